@@ -1,0 +1,1 @@
+"""The `bfr` command: puts core and rims together and starts them."""

@@ -1,0 +1,1 @@
+"""The demonstration: one connection with real studies, loaded through the real doors."""

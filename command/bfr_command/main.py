@@ -1,0 +1,110 @@
+"""The `bfr` command: its subcommands and their arguments."""
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from bfr_command import doctor, exporting, importing, registering, serving, up
+from bfr_command.database_session import migrate_database
+from bfr_core.errors import ArchiveError
+from bfr_core.settings import Settings
+
+Command = Callable[[Settings, argparse.Namespace], Awaitable[int]]
+
+
+def main() -> None:
+    """Run the subcommand and exit: 0 when all is well, 1 when not, 2 for wrong arguments."""
+    arguments = parser().parse_args()
+    try:
+        settings = Settings.from_environment()
+        logging.basicConfig(
+            level=settings.log_level.upper(),
+            format="%(asctime)s %(levelname)s %(name)s %(message)s",
+            stream=sys.stderr,
+        )
+        logging.getLogger("procrastinate").setLevel(logging.WARNING)
+        command: Command = arguments.command
+        status = asyncio.run(command(settings, arguments))
+    except ArchiveError as error:
+        print(f"bfr: {error.message}", file=sys.stderr)
+        status = 1
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    top = argparse.ArgumentParser(
+        prog="bfr",
+        description="An open regional archive for medical images.",
+        epilog="Settings come from the environment (BFR_…): see docs/configuration.md.",
+    )
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("up", help="run every role on this machine until Ctrl-C")
+    command.add_argument(
+        "--demo", action="store_true", help="make a demo connection and load demo studies"
+    )
+    command.set_defaults(command=up.up)
+
+    command = commands.add_parser("serve", help="run one role, as in Kubernetes")
+    command.add_argument("role", choices=sorted(serving.ROLES))
+    command.set_defaults(command=serving.serve)
+
+    command = commands.add_parser("migrate", help="bring the database to this version")
+    command.set_defaults(command=migrate_database)
+
+    command = commands.add_parser("import", help="store DICOM files and folders of them")
+    command.add_argument("--archive", required=True, metavar="AE", help="AE title to store in")
+    command.add_argument("paths", nargs="+", type=Path, metavar="PATH")
+    command.set_defaults(command=importing.import_paths)
+
+    command = commands.add_parser("export", help="write stored studies as DICOM files")
+    command.add_argument("--archive", metavar="AE", help="AE title; all archives when left out")
+    command.add_argument("--to", required=True, type=Path, metavar="FOLDER")
+    command.add_argument("studies", nargs="+", metavar="STUDY_INSTANCE_UID")
+    command.set_defaults(command=exporting.export_studies)
+
+    _registering(commands)
+
+    command = commands.add_parser("doctor", help="check everything and say what to do")
+    command.set_defaults(command=doctor.examine)
+    return top
+
+
+def _registering(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    noun = commands.add_parser("connection", help="connected systems: add, list")
+    verbs = noun.add_subparsers(required=True, metavar="VERB")
+    verb = verbs.add_parser("add")
+    verb.add_argument("name")
+    verb.add_argument("--environment", choices=("test", "production"), default="test")
+    verb.add_argument("--system-hsa-id", default="")
+    verb.set_defaults(command=registering.add_connection)
+    verbs.add_parser("list").set_defaults(command=registering.list_connections)
+
+    noun = commands.add_parser("archive", help="archives of connections: add, list")
+    verbs = noun.add_subparsers(required=True, metavar="VERB")
+    verb = verbs.add_parser("add")
+    verb.add_argument("ae_title")
+    verb.add_argument("--connection", required=True)
+    verb.add_argument("--name", default="")
+    verb.set_defaults(command=registering.add_archive)
+    verbs.add_parser("list").set_defaults(command=registering.list_archives)
+
+    noun = commands.add_parser("node", help="DICOM nodes of connections: add, list")
+    verbs = noun.add_subparsers(required=True, metavar="VERB")
+    verb = verbs.add_parser("add")
+    verb.add_argument("ae_title")
+    verb.add_argument("--connection", required=True)
+    verb.add_argument("--host", required=True)
+    verb.add_argument("--port", required=True, type=int)
+    verb.set_defaults(command=registering.add_node)
+    verbs.add_parser("list").set_defaults(command=registering.list_nodes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Progress of long work: one line that renews itself on a terminal, a few lines in a log."""
+
+import sys
+import time
+
+INTERVAL_S = 0.2
+LOG_INTERVAL_S = 5.0
+
+
+class Progress:
+    """Shows how much of the work is done."""
+
+    def __init__(self, verb: str, total: int) -> None:
+        self._verb = verb
+        self._total = total
+        self._terminal = sys.stderr.isatty()
+        self._interval_s = INTERVAL_S if self._terminal else LOG_INTERVAL_S
+        self._shown_at = time.monotonic()
+
+    def show(self, done: int) -> None:
+        """Show that `done` of all are done, now and then."""
+        now = time.monotonic()
+        if done < self._total and now - self._shown_at < self._interval_s:
+            return
+        self._shown_at = now
+        text = f"{self._verb} {done}/{self._total}"
+        print(f"\r{text}", end="" if self._terminal else "\n", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._terminal and self._total:
+            print(file=sys.stderr)

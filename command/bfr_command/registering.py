@@ -1,0 +1,78 @@
+"""Connections, archives and nodes from the command line."""
+
+import argparse
+import getpass
+
+from bfr_command.database_session import command_store
+from bfr_core import connections
+from bfr_core.access import operator
+from bfr_core.settings import Settings
+
+
+async def add_connection(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Register a connected system."""
+    async with command_store(settings) as store, store.database.transaction() as tx:
+        added = await connections.add_connection(
+            tx,
+            operator(getpass.getuser()),
+            arguments.name,
+            arguments.environment,
+            arguments.system_hsa_id,
+        )
+    print(f"connection {added.name} ({added.environment})")
+    return 0
+
+
+async def add_archive(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Give a connection its archive."""
+    async with command_store(settings) as store, store.database.transaction() as tx:
+        added = await connections.add_archive(
+            tx,
+            operator(getpass.getuser()),
+            arguments.connection,
+            arguments.ae_title,
+            arguments.name or arguments.connection,
+        )
+    print(f"archive {added.ae_title} of connection {arguments.connection}")
+    return 0
+
+
+async def add_node(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Register a DICOM node of a connection."""
+    async with command_store(settings) as store, store.database.transaction() as tx:
+        added = await connections.add_node(
+            tx,
+            operator(getpass.getuser()),
+            arguments.connection,
+            arguments.ae_title,
+            arguments.host,
+            arguments.port,
+        )
+    print(f"node {added.ae_title} at {added.host}:{added.port}")
+    return 0
+
+
+async def list_connections(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Print every connection, one a line."""
+    async with command_store(settings) as store, store.database.transaction() as tx:
+        for one in await connections.list_connections(tx):
+            print(f"{one.name}\t{one.environment}")
+    return 0
+
+
+async def list_archives(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Print every archive, one a line: AE title, name, connection."""
+    async with command_store(settings) as store, store.database.transaction() as tx:
+        names = {one.connection_id: one.name for one in await connections.list_connections(tx)}
+        for one in await connections.list_archives(tx):
+            print(f"{one.ae_title}\t{one.name}\t{names[one.connection_id]}")
+    return 0
+
+
+async def list_nodes(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Print every DICOM node, one a line: AE title, host, port, connection."""
+    async with command_store(settings) as store, store.database.transaction() as tx:
+        names = {one.connection_id: one.name for one in await connections.list_connections(tx)}
+        for one in await connections.list_nodes(tx):
+            print(f"{one.ae_title}\t{one.host}\t{one.port}\t{names[one.connection_id]}")
+    return 0

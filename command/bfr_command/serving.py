@@ -1,0 +1,45 @@
+"""One role in this process, until it is told to stop."""
+
+import argparse
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+
+from bfr_command.web import serve_web
+from bfr_core import roles
+from bfr_core.jobs import run_worker
+from bfr_core.settings import Settings
+from bfr_core.store import Store, open_store
+from bfr_legacy.dimse.server import serve_dimse
+
+
+async def serve_worker(store: Store, stop: asyncio.Event) -> None:
+    """Run background jobs until `stop` is set."""
+
+    async def check() -> str | None:
+        return None
+
+    beating = asyncio.create_task(roles.beat(store, "worker", check, stop))
+    try:
+        await run_worker(store, stop)
+    finally:
+        stop.set()
+        await beating
+
+
+ROLES: Mapping[str, Callable[[Store, asyncio.Event], Awaitable[None]]] = {
+    "dimse": serve_dimse,
+    "web": serve_web,
+    "worker": serve_worker,
+}
+
+
+async def serve(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Run the role until SIGTERM or SIGINT; what it has begun is ended first."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with open_store(settings) as store:
+        await ROLES[arguments.role](store, stop)
+    return 0

@@ -1,0 +1,204 @@
+"""The roles of one machine as child processes under one parent, started again when one dies."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from io import FileIO
+
+from bfr_core.child_process import die_with_parent
+
+_FIRST_DELAY_S = 0.5
+_LONGEST_DELAY_S = 30.0
+_SETTLED_AFTER_S = 60.0
+_LINE_BYTES = 64 * 1024
+_OUTPUT_END_TIMEOUT_S = 1.0
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STOPPED_CLEANLY = (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One child process: what it is called and its command line."""
+
+    name: str
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    process: asyncio.subprocess.Process
+    ended: asyncio.Task[int]
+
+
+def restart_delay_s(previous_s: float, uptime_s: float) -> float:
+    """Return how long to wait before a role that was up for `uptime_s` is started again.
+
+    `previous_s` is the wait before that start, 0 for the first one.
+    """
+    if previous_s == 0 or uptime_s >= _SETTLED_AFTER_S:
+        return _FIRST_DELAY_S
+    return min(2 * previous_s, _LONGEST_DELAY_S)
+
+
+class Supervisor:
+    """The parent of all roles.
+
+    What a role writes goes to this process's standard output, line by line behind the role's name;
+    what happens to a role goes to `on_event` as one sentence.
+    """
+
+    def __init__(
+        self,
+        roles: Sequence[Role],
+        *,
+        environment: Mapping[str, str],
+        stop_timeout_s: float = 15.0,
+        on_event: Callable[[str], None],
+    ) -> None:
+        self._roles = tuple(roles)
+        # A pipe would make Python hold its output back until a buffer is full.
+        self._environment = {"PYTHONUNBUFFERED": "1", **environment}
+        self._stop_timeout_s = stop_timeout_s
+        self._on_event = on_event
+        self._at_once = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Keep all roles running until `stop` is set, then stop them.
+
+        SIGINT and SIGTERM set `stop` while this runs; a SIGINT after that kills what is left at
+        once. Returns 0 when every role ended on request and without failure, else 1. Raises
+        RuntimeError outside the main thread.
+        """
+        loop = asyncio.get_running_loop()
+        for signal_number in _STOP_SIGNALS:
+            loop.add_signal_handler(signal_number, self._interrupt, signal_number, stop)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                kept = [tasks.create_task(self._keep(role, stop)) for role in self._roles]
+        finally:
+            for signal_number in _STOP_SIGNALS:
+                loop.remove_signal_handler(signal_number)
+        return 0 if all(task.result() for task in kept) else 1
+
+    def _interrupt(self, signal_number: signal.Signals, stop: asyncio.Event) -> None:
+        if stop.is_set() and signal_number == signal.SIGINT:
+            self._at_once.set()
+        stop.set()
+
+    async def _keep(self, role: Role, stop: asyncio.Event) -> bool:
+        """Return True when `role` stopped cleanly."""
+        loop = asyncio.get_running_loop()
+        delay_s = 0.0
+        while not stop.is_set():
+            started_s = loop.time()
+            try:
+                async with self._running(role) as child:
+                    await _until(stop, child.ended)
+                    if stop.is_set():
+                        return await self._stop(role, child)
+                    reason = _ending(child.ended.result())
+            except OSError as error:
+                reason = f"could not be started ({error.strerror})"
+            delay_s = restart_delay_s(delay_s, loop.time() - started_s)
+            self._on_event(f"{role.name} {reason}; next start in {delay_s:g} s")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), delay_s)
+        return True
+
+    @contextlib.asynccontextmanager
+    async def _running(self, role: Role) -> AsyncIterator[_Child]:
+        """Yield the started child; at the end nothing of it is left. Raises OSError."""
+        read_fd, write_fd = os.pipe()
+        with FileIO(read_fd) as output:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *role.command,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    # A pipe of our own: a grandchild that keeps it open does not hide the end of
+                    # its parent.
+                    stdout=write_fd,
+                    stderr=write_fd,
+                    env=self._environment,
+                    # A terminal sends Ctrl-C to every process of its session's foreground group. In
+                    # a session of its own a role never sees it and cannot die half-way: we alone
+                    # do, and pass it on as SIGTERM. (Ignoring SIGINT would not hold, since servers
+                    # set handlers of their own.) The death signal follows the parent, not the
+                    # session, so it still comes.
+                    start_new_session=True,
+                    preexec_fn=partial(die_with_parent, signal.SIGTERM, os.getpid()),
+                )
+            finally:
+                os.close(write_fd)
+            ended = asyncio.create_task(process.wait())
+            passed_on = asyncio.create_task(_pass_on(role.name, output))
+            try:
+                self._on_event(f"{role.name} started as process {process.pid}")
+                yield _Child(process, ended)
+            finally:
+                # The session's id is the child's, so this reaches its own children as well.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                await ended
+                await asyncio.wait([passed_on], timeout=_OUTPUT_END_TIMEOUT_S)
+                passed_on.cancel()
+                await asyncio.wait([passed_on])
+
+    async def _stop(self, role: Role, child: _Child) -> bool:
+        with contextlib.suppress(ProcessLookupError):
+            child.process.terminate()
+        if not await _until(self._at_once, child.ended, timeout_s=self._stop_timeout_s):
+            self._on_event(f"{role.name} did not stop when asked and is killed")
+            return False
+        status = child.ended.result()
+        clean = status in _STOPPED_CLEANLY
+        self._on_event(f"{role.name} {'stopped' if clean else _ending(status)}")
+        return clean
+
+
+async def _until(
+    event: asyncio.Event, ended: asyncio.Task[int], timeout_s: float | None = None
+) -> bool:
+    """Return True when `ended` is done; waits no longer than for `event` or `timeout_s`."""
+    happened = asyncio.create_task(event.wait())
+    await asyncio.wait([happened, ended], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    happened.cancel()
+    return ended.done()
+
+
+def _ending(status: int) -> str:
+    if status < 0:
+        return f"ended by {signal.Signals(-status).name}"
+    return f"ended with status {status}"
+
+
+async def _pass_on(name: str, output: FileIO) -> None:
+    """Write to standard output what comes from `output`, each line behind `name`."""
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), output
+    )
+    try:
+        begun = b""
+        while read := await reader.read(_LINE_BYTES):
+            *lines, begun = (begun + read).split(b"\n")
+            if len(begun) >= _LINE_BYTES:
+                lines.append(begun)
+                begun = b""
+            _write(name, lines)
+        if begun:
+            _write(name, [begun])
+    finally:
+        transport.close()
+
+
+def _write(name: str, lines: Sequence[bytes]) -> None:
+    # A role stands still when nobody reads what it says, so it is read also when nobody listens.
+    with contextlib.suppress(OSError):
+        for line in lines:
+            sys.stdout.buffer.write(b"%s | %s\n" % (name.encode(), line))
+        sys.stdout.buffer.flush()

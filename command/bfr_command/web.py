@@ -1,0 +1,169 @@
+"""The web role: DICOMweb and the portals behind one port."""
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from importlib.metadata import version
+from urllib.parse import urlsplit
+
+import orjson
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+import bfr_dicomweb.app
+import bfr_ui.api
+from bfr_core import roles
+from bfr_core.access import Access
+from bfr_core.errors import ArchiveError, Invalid, Unavailable
+from bfr_core.pixels import PixelPool
+from bfr_core.store import Store
+from bfr_dicomweb.errors import answer_error
+from bfr_ui.pages import page
+
+log = logging.getLogger("bfr.web")
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class LoopbackCallers:
+    """Lets in callers from this machine alone, as long as nobody can log in.
+
+    A page from elsewhere that runs in a browser here is refused by its Origin, and a foreign
+    name that was made to point here (DNS rebinding) by its Host.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 403, or pass on with the caller's access in `state`."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        client = scope.get("client")
+        address = client[0] if client else ""
+        headers = dict(scope["headers"])
+        host = _host_name("//" + headers.get(b"host", b"").decode("latin-1"))
+        origin = headers.get(b"origin")
+        origin_host = host if origin is None else _host_name(origin.decode("latin-1"))
+        if not (_is_loopback(address) and host in LOOPBACK_NAMES and origin_host == host):
+            await Response("only for callers on this machine\n", 403)(scope, receive, send)
+            return
+        scope.setdefault("state", {})["access"] = Access(
+            kind="local", subject="loopback", archive_ids=None, remote_address=address
+        )
+        await self._app(scope, receive, send)
+
+
+def web_app(store: Store, pixels: PixelPool) -> Starlette:
+    """Return the application with every resource of the web role."""
+    app = Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            *bfr_dicomweb.app.routes(),
+            *bfr_ui.api.routes(),
+            Route("/{path:path}", page),
+        ],
+        exception_handlers={ArchiveError: answer_error},
+    )
+    app.add_middleware(LoopbackCallers)
+    app.state.store = store
+    app.state.pixels = pixels
+    app.state.version = version("bfr")
+    return app
+
+
+async def healthz(request: Request) -> Response:
+    """Answer 200: this process runs."""
+    return Response("ok\n", media_type="text/plain")
+
+
+async def readyz(request: Request) -> Response:
+    """Answer 200 when every role serves, else 503 with what is missing."""
+    store: Store = request.app.state.store
+    try:
+        async with store.database.transaction() as tx:
+            states = await roles.role_states(tx, store.settings.roles)
+    except Unavailable as error:
+        return Response(error.message + "\n", 503, media_type="text/plain")
+    body = orjson.dumps({one.role: one.detail or one.ready for one in states})
+    ready = all(one.ready for one in states)
+    return Response(body, 200 if ready else 503, media_type="application/json")
+
+
+async def serve_web(store: Store, stop: asyncio.Event) -> None:
+    """Serve HTTP until `stop` is set; requests under way are ended first.
+
+    Raises Invalid when the address is not of this machine: without a login everybody who
+    reaches the port would see everything.
+    """
+    settings = store.settings
+    if not _is_loopback(settings.http_host):
+        raise Invalid(
+            f"BFR_HTTP_HOST={settings.http_host}: without a login the web role listens on a"
+            " loopback address only"
+        )
+    pixels = PixelPool(settings.pixel_processes)
+    config = uvicorn.Config(
+        web_app(store, pixels),
+        host=settings.http_host,
+        port=settings.http_port,
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(settings.stop_timeout_s),
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve())
+    beating = asyncio.create_task(roles.beat(store, "web", _check(server), stop))
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await serving
+        stop.set()
+        await beating
+    finally:
+        stopped.cancel()
+        pixels.close()
+
+
+class _Server(uvicorn.Server):
+    """A server whose signals belong to the role that runs it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+def _check(server: uvicorn.Server) -> Callable[[], Awaitable[str | None]]:
+    async def check() -> str | None:
+        return None if server.started else "is starting"
+
+    return check
+
+
+def _host_name(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"

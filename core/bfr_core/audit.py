@@ -1,0 +1,92 @@
+"""Audit: one append-only record per access, at every door (HSLF-FS 2016:40 4 kap. 9 §).
+
+A record names rows and UIDs, never a person's number or name.
+"""
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Literal
+
+import orjson
+
+from bfr_core.access import Access
+from bfr_core.database import Database, Transaction
+
+Action = Literal[
+    "search", "read", "store", "export", "list_patients", "associate", "create", "administer"
+]
+
+RECORD = """
+    INSERT INTO audit_record (action, outcome, caller_kind, caller, remote_address, door,
+        archive_id, patient_id, study_instance_uid, series_instance_uid, sop_instance_uid, detail)
+    VALUES (%(action)s, %(outcome)s, %(caller_kind)s, %(caller)s, %(remote_address)s, %(door)s,
+        %(archive_id)s, %(patient_id)s, %(study_instance_uid)s, %(series_instance_uid)s,
+        %(sop_instance_uid)s, %(detail)s)
+"""
+CREATE_PARTITION = "SELECT create_audit_partition(%(day)s)"
+COALESCED_KEYS_MAX = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """What was done, or refused, and to what."""
+
+    action: Action
+    door: str  # the transaction of the standard: "C-STORE", "WADO-RS", "QIDO-RS", …
+    outcome: Literal["success", "refused"] = "success"
+    archive_id: int | None = None
+    patient_id: int | None = None
+    study_instance_uid: str | None = None
+    series_instance_uid: str | None = None
+    sop_instance_uid: str | None = None
+    detail: dict[str, object] | None = None
+
+
+async def record(tx: Transaction, access: Access, entry: AuditRecord) -> None:
+    """Write the record in the caller's transaction."""
+    await tx.run(
+        RECORD,
+        action=entry.action,
+        outcome=entry.outcome,
+        caller_kind=access.kind,
+        caller=access.subject,
+        remote_address=access.remote_address,
+        door=entry.door,
+        archive_id=entry.archive_id,
+        patient_id=entry.patient_id,
+        study_instance_uid=entry.study_instance_uid,
+        series_instance_uid=entry.series_instance_uid,
+        sop_instance_uid=entry.sop_instance_uid,
+        detail=None if entry.detail is None else orjson.dumps(entry.detail).decode(),
+    )
+
+
+async def refuse(database: Database, access: Access, entry: AuditRecord) -> None:
+    """Write a refusal in a transaction of its own: what was refused has rolled back."""
+    async with database.transaction() as tx:
+        await record(tx, access, entry)
+
+
+class RecentReads:
+    """Which reads are on record already, so that 300 frames of one series are one access.
+
+    A viewer fetches a series frame by frame. Within `coalesce_s` the same caller, door and
+    series make one record, committed before the first byte leaves.
+    """
+
+    def __init__(self, coalesce_s: float) -> None:
+        self.coalesce_s = coalesce_s
+        self._recorded_at: OrderedDict[tuple[object, ...], float] = OrderedDict()
+
+    def is_recorded(self, key: tuple[object, ...]) -> bool:
+        """Tell whether a read with this key was recorded less than `coalesce_s` ago."""
+        recorded_at = self._recorded_at.get(key)
+        return recorded_at is not None and time.monotonic() - recorded_at < self.coalesce_s
+
+    def add(self, key: tuple[object, ...]) -> None:
+        """Remember that a record with this key has been committed."""
+        self._recorded_at[key] = time.monotonic()
+        self._recorded_at.move_to_end(key)
+        while len(self._recorded_at) > COALESCED_KEYS_MAX:
+            self._recorded_at.popitem(last=False)

@@ -1,0 +1,321 @@
+"""Blobs: packs and manifests as files below one folder, written once and never changed.
+
+A pack holds the Part 10 bytes of the instances of one series as one sender sent them, back to
+back, each behind a record header, so that the whole index can be built again from packs alone.
+"""
+
+import errno
+import hashlib
+import json
+import mmap
+import os
+import shutil
+import struct
+import uuid
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bfr_core.errors import NotFound, Unavailable
+
+PACK_HEADER_BYTES = 512  # a JSON line padded with spaces: format, archive, door, sender
+# Before each instance: magic, CRC-32 of what precedes the data set, length of the Part 10
+# bytes, offset of the data set in them, SHA-256 of the data set, arrival in µs since 1970.
+RECORD = struct.Struct("<4sIQQ32sq")
+RECORD_MAGIC = b"BFR1"
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRef:
+    """A range of bytes in a blob."""
+
+    key: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackRecord:
+    """One instance as its pack tells of it."""
+
+    ref: BlobRef
+    dataset_offset: int
+    digest: bytes
+    received_at: datetime
+
+
+class FileBlobs:
+    """The blobs below one folder."""
+
+    def __init__(self, directory: Path, free_space_min_bytes: int) -> None:
+        self.directory = directory
+        self.free_space_min_bytes = free_space_min_bytes
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def path(self, key: str) -> Path:
+        """Return where the blob with this key lies."""
+        return self.directory / key
+
+    def new_key(self, archive_id: int, suffix: str) -> str:
+        """Return a key that no blob has: the archive, the day, a random name."""
+        return f"{archive_id}/{datetime.now(UTC):%Y/%m/%d}/{uuid.uuid4().hex}.{suffix}"
+
+    def free_bytes(self) -> int:
+        """Return the room that is left on the disk."""
+        return shutil.disk_usage(self.directory).free
+
+    def total_bytes(self) -> int:
+        """Return the size of the disk."""
+        return shutil.disk_usage(self.directory).total
+
+    def require_space(self) -> None:
+        """Raise Unavailable when the disk has less room than `free_space_min_bytes`."""
+        if self.free_bytes() < self.free_space_min_bytes:
+            raise Unavailable("the disk of the archive is full")
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write a blob whole; after the return it survives a power cut.
+
+        Raises Unavailable when the disk is full.
+        """
+        path = self.path(key)
+        part = path.with_name(path.name + ".part")
+        try:
+            make_directory(path.parent)
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.rename(path)
+            sync_directory(path.parent)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise disk_error(error) from error
+
+    def read(self, ref: BlobRef, offset: int = 0, length: int | None = None) -> bytes:
+        """Return the bytes of the range, or of a part of it. Raises Unavailable when it is gone."""
+        length = ref.length - offset if length is None else length
+        try:
+            with self.path(ref.key).open("rb", buffering=0) as file:
+                data = os.pread(file.fileno(), length, ref.offset + offset)
+        except FileNotFoundError as error:
+            raise Unavailable(f"blob {ref.key} is missing") from error
+        if len(data) != length:
+            raise Unavailable(f"blob {ref.key} is shorter than the index says")
+        return data
+
+    def delete(self, key: str) -> None:
+        """Remove a blob; nothing happens when it is gone already."""
+        self.path(key).unlink(missing_ok=True)
+
+
+class BlobReader:
+    """Reads ranges one after the other and keeps the last files open; used by one thread."""
+
+    FILES_MAX = 8
+
+    def __init__(self, blobs: FileBlobs) -> None:
+        self._blobs = blobs
+        self._files: dict[str, int] = {}
+
+    def read(self, key: str, offset: int, length: int) -> bytes:
+        """Return the bytes of the range. Raises Unavailable when they are gone."""
+        fd = self._files.get(key)
+        if fd is None:
+            while len(self._files) >= self.FILES_MAX:
+                os.close(self._files.pop(next(iter(self._files))))
+            try:
+                fd = os.open(self._blobs.path(key), os.O_RDONLY)
+            except FileNotFoundError as error:
+                raise Unavailable(f"blob {key} is missing") from error
+            self._files[key] = fd
+        data = os.pread(fd, length, offset)
+        if len(data) != length:
+            raise Unavailable(f"blob {key} is shorter than the index says")
+        return data
+
+    def close(self) -> None:
+        """Close the files."""
+        for fd in self._files.values():
+            os.close(fd)
+        self._files.clear()
+
+
+class Pack:
+    """A pack that is open for appending, owned by one sender."""
+
+    def __init__(self, blobs: FileBlobs, key: str, provenance: dict[str, str]) -> None:
+        """Start a pack file. Raises Unavailable when the disk is full."""
+        blobs.require_space()
+        self.key = key
+        self.path = blobs.path(key)
+        try:
+            make_directory(self.path.parent)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640)
+        except OSError as error:
+            raise disk_error(error) from error
+        header = json.dumps({"format": 1, **provenance}).encode().ljust(PACK_HEADER_BYTES - 1)
+        self.size_bytes = 0
+        self._is_new = True
+        self._dirty = True
+        self._closed = False
+        self._write(header + b"\n", 0)
+        self.size_bytes = PACK_HEADER_BYTES
+
+    def append(self, part10: bytes | bytearray, dataset_offset: int, digest: bytes) -> BlobRef:
+        """Add an instance and return its range. Raises Unavailable, and then nothing stays."""
+        start = self.size_bytes
+        offset = start + RECORD.size
+        head = self._record(
+            memoryview(part10)[:dataset_offset], len(part10), dataset_offset, digest
+        )
+        try:
+            written = os.pwritev(self._fd, [head, part10], start)
+            if written != len(head) + len(part10):
+                raise OSError(errno.ENOSPC, "no space left")
+        except OSError as error:
+            os.ftruncate(self._fd, start)
+            raise disk_error(error) from error
+        self.size_bytes = offset + len(part10)
+        self._dirty = True
+        return BlobRef(self.key, offset, len(part10))
+
+    def begin_large(self) -> None:
+        """Leave room for the record header of an instance that is written as it comes."""
+        self.size_bytes += RECORD.size
+
+    def extend(self, data: bytes | bytearray | memoryview) -> None:
+        """Write the next bytes of a large instance. Raises Unavailable when the disk is full."""
+        self._write(data, self.size_bytes)
+        self.size_bytes += len(data)
+
+    def map_large(self) -> mmap.mmap:
+        """Return the large instance's pack as memory; the instance starts after its headers."""
+        return mmap.mmap(self._fd, self.size_bytes, access=mmap.ACCESS_READ)
+
+    def end_large(self, prefix: bytes | memoryview, dataset_offset: int, digest: bytes) -> BlobRef:
+        """Write the record header of the large instance and return its range."""
+        offset = PACK_HEADER_BYTES + RECORD.size
+        length = self.size_bytes - offset
+        self._write(self._record(prefix, length, dataset_offset, digest), PACK_HEADER_BYTES)
+        self._dirty = True
+        return BlobRef(self.key, offset, length)
+
+    def discard_last(self, ref: BlobRef) -> None:
+        """Take an instance back that was not committed, when it is the last in the pack."""
+        if ref.offset + ref.length != self.size_bytes:
+            return
+        self.size_bytes = ref.offset - RECORD.size
+        os.truncate(self.path, self.size_bytes)
+        if self._closed and self.size_bytes <= PACK_HEADER_BYTES:
+            self.path.unlink(missing_ok=True)
+
+    def sync(self) -> None:
+        """Make what was written survive a power cut. Raises Unavailable when the disk fails."""
+        if not self._dirty:
+            return
+        try:
+            os.fdatasync(self._fd)
+            if self._is_new:
+                sync_directory(self.path.parent)
+        except OSError as error:
+            raise disk_error(error) from error
+        self._is_new = False
+        self._dirty = False
+
+    def close(self) -> None:
+        """Close the file, synced; a pack without an instance is removed."""
+        if self._closed:
+            return
+        if self.size_bytes <= PACK_HEADER_BYTES:
+            self.remove()
+            return
+        self.sync()
+        os.close(self._fd)
+        self._closed = True
+
+    def remove(self) -> None:
+        """Close and delete the pack: nothing in it was committed."""
+        os.close(self._fd)
+        self._closed = True
+        self._dirty = False
+        self.path.unlink(missing_ok=True)
+
+    def _record(
+        self, prefix: bytes | memoryview, length: int, dataset_offset: int, digest: bytes
+    ) -> bytes:
+        arrived_us = int(datetime.now(UTC).timestamp() * 1_000_000)
+        crc = zlib.crc32(prefix)
+        return RECORD.pack(RECORD_MAGIC, crc, length, dataset_offset, digest, arrived_us)
+
+    def _write(self, data: bytes | bytearray | memoryview, offset: int) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                written = os.pwrite(self._fd, view, offset)
+                view = view[written:]
+                offset += written
+        except OSError as error:
+            raise disk_error(error) from error
+
+
+def read_pack(blobs: FileBlobs, key: str) -> Iterator[PackRecord]:
+    """Yield the instances of a pack in order; ends at the first torn record.
+
+    Raises NotFound when there is no such pack.
+    """
+    path = blobs.path(key)
+    if not path.exists():
+        raise NotFound(f"there is no pack {key}")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = PACK_HEADER_BYTES
+        while start + RECORD.size <= size:
+            file.seek(start)
+            magic, crc, length, dataset_offset, digest, arrived_us = RECORD.unpack(
+                file.read(RECORD.size)
+            )
+            offset = start + RECORD.size
+            if magic != RECORD_MAGIC or offset + length > size:
+                return
+            if zlib.crc32(file.read(dataset_offset)) != crc:
+                return
+            yield PackRecord(
+                ref=BlobRef(key, offset, length),
+                dataset_offset=dataset_offset,
+                digest=digest,
+                received_at=datetime.fromtimestamp(arrived_us / 1_000_000, UTC),
+            )
+            start = offset + length
+
+
+def digest_of(dataset: bytes | bytearray | memoryview) -> bytes:
+    """Return the SHA-256 of the bytes."""
+    return hashlib.sha256(dataset).digest()
+
+
+def make_directory(path: Path) -> None:
+    """Make a folder and its parents where they are missing, so that they survive a power cut."""
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def disk_error(error: OSError) -> Unavailable:
+    """Return the error that tells the caller what the disk said."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Unavailable("the disk of the archive is full")
+    return Unavailable(f"the disk of the archive failed: {errno.errorcode.get(error.errno or 0)}")

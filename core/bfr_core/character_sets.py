@@ -1,0 +1,93 @@
+"""Character sets: from the bytes of a text value to Unicode (PS3.5 §6.1, PS3.3 §C.12.1.1.2)."""
+
+import re
+from collections.abc import Sequence
+
+from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
+
+_DEFAULT_CODEC = "latin-1"  # what senders without a character set mean beyond ASCII, as pydicom
+_STAND_ALONE_CODECS = frozenset({"utf-8", "gb18030", "gbk"})  # no code extensions
+_ESCAPE = b"\x1b"
+_CONTROL_DELIMITER = re.compile(rb"[\t\n\f\r]")  # each falls back to the first character set
+_NOT_ALPHANUMERIC = re.compile("[^A-Z0-9]")
+
+# Defined Terms without their punctuation, which senders misspell ("ISO-IR 100"), and the names
+# outside the standard that are met in practice.
+_CODECS = {
+    **{_NOT_ALPHANUMERIC.sub("", term): codec for term, codec in python_encoding.items()},
+    "": _DEFAULT_CODEC,
+    "ISOIR6": _DEFAULT_CODEC,
+    "ISO2022IR6": _DEFAULT_CODEC,
+    "ISOIR192": "utf-8",
+    "UTF8": "utf-8",
+    "GB18030": "gb18030",
+    "GBK": "gbk",
+    "ISO2022GBK": "gbk",
+    "ASCII": _DEFAULT_CODEC,
+    "USASCII": _DEFAULT_CODEC,
+    "ISO88591": _DEFAULT_CODEC,
+    "LATIN1": _DEFAULT_CODEC,
+    "WINDOWS1252": "cp1252",
+    "CP1252": "cp1252",
+}
+_CODEC_OF_ESCAPE = {
+    **CODES_TO_ENCODINGS,
+    b"\x1b(B": _DEFAULT_CODEC,
+    b"\x1b$)A": "gb2312",
+}
+# These read their own escape sequences; before all others they are taken away.
+_ESCAPE_AWARE_CODECS = frozenset({"iso2022_jp", "iso2022_jp_2"})
+
+
+class TextDecoder:
+    """Decodes text under one value of Specific Character Set (0008,0005).
+
+    Bytes that the character set does not know become U+FFFD; nothing is raised.
+    `beyond_ascii` is True once a value without a declared character set held more than ASCII.
+    """
+
+    __slots__ = ("_codec", "beyond_ascii")
+
+    def __init__(self, defined_terms: Sequence[str]) -> None:
+        first = defined_terms[0] if defined_terms else ""
+        self._codec = _CODECS.get(_NOT_ALPHANUMERIC.sub("", first.upper()), _DEFAULT_CODEC)
+        self.beyond_ascii = False
+
+    def decode(self, raw: bytes) -> str:
+        """Return the text of a value whose VR the character set applies to."""
+        if _ESCAPE in raw and self._codec not in _STAND_ALONE_CODECS:
+            return self._decode_extended(raw)
+        if raw.isascii():
+            return raw.decode("ascii")
+        self.beyond_ascii = True
+        return raw.decode(self._codec, "replace")
+
+    def decode_default(self, raw: bytes) -> str:
+        """Return the text of a value of the default repertoire (CS, UI, DA and the like)."""
+        if raw.isascii():
+            return raw.decode("ascii")
+        self.beyond_ascii = True
+        return raw.decode(_DEFAULT_CODEC)
+
+    def _decode_extended(self, raw: bytes) -> str:
+        """Return text with code extension escape sequences (PS3.5 §6.1.2.5)."""
+        self.beyond_ascii = True
+        first, *escaped = raw.split(_ESCAPE)
+        parts = [first.decode(self._codec, "replace")]
+        for fragment in escaped:
+            parts.append(self._decode_fragment(_ESCAPE + fragment))
+        return "".join(parts)
+
+    def _decode_fragment(self, fragment: bytes) -> str:
+        for length in (3, 4):
+            codec = _CODEC_OF_ESCAPE.get(fragment[:length])
+            if codec is not None:
+                break
+        else:
+            return fragment.decode(self._codec, "replace")
+        if codec in _ESCAPE_AWARE_CODECS:
+            return fragment.decode(codec, "replace")
+        text = fragment[length:]
+        delimiter = _CONTROL_DELIMITER.search(text)
+        reset = delimiter.start() if delimiter else len(text)
+        return text[:reset].decode(codec, "replace") + text[reset:].decode(self._codec, "replace")

@@ -1,0 +1,260 @@
+"""Connections, their archives and DICOM nodes (product.md section 4, S-064, S-075..S-077)."""
+
+import re
+from dataclasses import dataclass
+
+import psycopg
+
+from bfr_core import audit, policy
+from bfr_core.access import Access
+from bfr_core.database import Database, Row, Transaction
+from bfr_core.errors import Conflict, Denied, Invalid, NotFound
+
+# PS3.5 §6.2, value representation AE: 1-16 characters, no backslash, no control characters.
+AE_TITLE = re.compile(r"[\x20-\x5b\x5d-\x7e]{1,16}")
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One connected system: a RIS or PACS with its nodes and its archive."""
+
+    connection_id: int
+    name: str
+    environment: str  # "test" or "production"
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """One dedicated archive: one AE title, one connection."""
+
+    archive_id: int
+    connection_id: int
+    ae_title: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DicomNode:
+    """One DICOM application entity of a connected system."""
+
+    dicom_node_id: int
+    connection_id: int
+    ae_title: str
+    host: str
+    port: int
+
+
+LIST_CONNECTIONS = "SELECT connection_id, name, environment FROM connection ORDER BY name"
+FIND_CONNECTION = "SELECT connection_id, name, environment FROM connection WHERE name = %(name)s"
+ADD_CONNECTION = """
+    INSERT INTO connection (name, environment, system_hsa_id)
+    VALUES (%(name)s, %(environment)s, %(system_hsa_id)s)
+    RETURNING connection_id, name, environment
+"""
+ARCHIVE_COLUMNS = "archive_id, connection_id, ae_title, name"
+LIST_ARCHIVES = f"SELECT {ARCHIVE_COLUMNS} FROM archive ORDER BY ae_title"
+FIND_ARCHIVE = f"SELECT {ARCHIVE_COLUMNS} FROM archive WHERE ae_title = %(ae_title)s"
+ADD_ARCHIVE = f"""
+    INSERT INTO archive (connection_id, ae_title, name)
+    VALUES (%(connection_id)s, %(ae_title)s, %(name)s)
+    RETURNING {ARCHIVE_COLUMNS}
+"""
+NODE_COLUMNS = "dicom_node_id, connection_id, ae_title, host, port"
+LIST_NODES = f"SELECT {NODE_COLUMNS} FROM dicom_node ORDER BY connection_id, ae_title"
+FIND_NODE = f"""
+    SELECT {NODE_COLUMNS} FROM dicom_node
+    WHERE connection_id = %(connection_id)s AND ae_title = %(ae_title)s
+"""
+ADD_NODE = f"""
+    INSERT INTO dicom_node (connection_id, ae_title, host, port)
+    VALUES (%(connection_id)s, %(ae_title)s, %(host)s, %(port)s)
+    RETURNING {NODE_COLUMNS}
+"""
+
+
+async def add_connection(
+    tx: Transaction, access: Access, name: str, environment: str, system_hsa_id: str = ""
+) -> Connection:
+    """Register a connected system.
+
+    Raises Denied, Invalid for an empty name or an unknown environment, Conflict when the name
+    is taken.
+    """
+    _require_administer(access)
+    if not name.strip():
+        raise Invalid("a connection needs a name")
+    if environment not in ("test", "production"):
+        raise Invalid(f"environment is 'test' or 'production', not {environment!r}")
+    connection = await _insert(
+        tx,
+        Connection,
+        ADD_CONNECTION,
+        f"there is a connection {name!r} already",
+        name=name,
+        environment=environment,
+        system_hsa_id=system_hsa_id,
+    )
+    await _record(tx, access, connection=name, environment=environment)
+    return connection
+
+
+async def add_archive(
+    tx: Transaction, access: Access, connection_name: str, ae_title: str, name: str
+) -> Archive:
+    """Give a connection its archive.
+
+    Raises Denied, NotFound for the connection, Invalid for the AE title, Conflict when the
+    title is taken or the connection has an archive already.
+    """
+    _require_administer(access)
+    connection = await find_connection(tx, connection_name)
+    archive = await _insert(
+        tx,
+        Archive,
+        ADD_ARCHIVE,
+        f"AE title {ae_title!r} is taken, or {connection_name!r} has its archive already",
+        connection_id=connection.connection_id,
+        ae_title=checked_ae_title(ae_title),
+        name=name,
+    )
+    await _record(tx, access, archive_id=archive.archive_id, archive=archive.ae_title)
+    return archive
+
+
+async def add_node(
+    tx: Transaction, access: Access, connection_name: str, ae_title: str, host: str, port: int
+) -> DicomNode:
+    """Register a DICOM node of a connection.
+
+    Raises Denied, NotFound for the connection, Invalid for AE title, host or port, Conflict
+    when the connection has a node with that title.
+    """
+    _require_administer(access)
+    connection = await find_connection(tx, connection_name)
+    if not host.strip():
+        raise Invalid("a DICOM node needs a host")
+    if not 1 <= port <= 65535:
+        raise Invalid(f"port {port} is not between 1 and 65535")
+    node = await _insert(
+        tx,
+        DicomNode,
+        ADD_NODE,
+        f"{connection_name!r} has a node {ae_title!r} already",
+        connection_id=connection.connection_id,
+        ae_title=checked_ae_title(ae_title),
+        host=host,
+        port=port,
+    )
+    await _record(tx, access, node=node.ae_title, host=host, port=port, connection=connection_name)
+    return node
+
+
+async def list_connections(tx: Transaction) -> list[Connection]:
+    """Return every connection by name."""
+    return await tx.all(Connection, LIST_CONNECTIONS)
+
+
+async def list_archives(tx: Transaction) -> list[Archive]:
+    """Return every archive by AE title."""
+    return await tx.all(Archive, LIST_ARCHIVES)
+
+
+async def list_nodes(tx: Transaction) -> list[DicomNode]:
+    """Return every DICOM node by connection and AE title."""
+    return await tx.all(DicomNode, LIST_NODES)
+
+
+async def find_connection(tx: Transaction, name: str) -> Connection:
+    """Return the connection. Raises NotFound."""
+    connection = await tx.one(Connection, FIND_CONNECTION, name=name)
+    if connection is None:
+        raise NotFound(f"there is no connection {name!r}")
+    return connection
+
+
+async def find_archive(tx: Transaction, access: Access, ae_title: str) -> Archive:
+    """Return the archive with this AE title. Raises NotFound, also when it may not be known."""
+    archive = await tx.one(Archive, FIND_ARCHIVE, ae_title=ae_title)
+    if archive is None or not policy.may_read(access, archive.archive_id):
+        raise NotFound(f"there is no archive {ae_title!r}")
+    return archive
+
+
+async def admit_node(
+    database: Database, called_ae_title: str, calling_ae_title: str, remote_address: str
+) -> tuple[Access, Archive]:
+    """Return the access of a calling node to the archive it called (PS3.8 §9.3.4).
+
+    The admission, or the refusal, is on record. Raises NotFound when the called title is no
+    archive's, Denied when the calling title is no registered node of the archive's connection.
+    """
+    async with database.transaction() as tx:
+        archive = await tx.one(Archive, FIND_ARCHIVE, ae_title=called_ae_title)
+        node = None
+        if archive is not None:
+            node = await tx.one(
+                DicomNode,
+                FIND_NODE,
+                connection_id=archive.connection_id,
+                ae_title=calling_ae_title,
+            )
+        access = Access(
+            kind="node",
+            subject=calling_ae_title,
+            archive_ids=frozenset([archive.archive_id]) if archive and node else frozenset(),
+            remote_address=remote_address,
+        )
+        await audit.record(
+            tx,
+            access,
+            audit.AuditRecord(
+                action="associate",
+                door="DIMSE",
+                outcome="success" if node else "refused",
+                archive_id=archive.archive_id if archive else None,
+                detail={"called_ae_title": called_ae_title},
+            ),
+        )
+    if archive is None:
+        raise NotFound(f"no archive has the AE title {called_ae_title!r}")
+    if node is None:
+        raise Denied(
+            f"AE title {calling_ae_title!r} is no registered node of archive {called_ae_title!r}"
+        )
+    return access, archive
+
+
+def checked_ae_title(text: str) -> str:
+    """Return the AE title without surrounding spaces. Raises Invalid (PS3.5 §6.2)."""
+    title = text.strip(" ")
+    if not title or not AE_TITLE.fullmatch(title):
+        raise Invalid(f"{text!r} is no AE title: 1 to 16 ASCII characters without backslash")
+    return title
+
+
+def _require_administer(access: Access) -> None:
+    if not policy.may_administer(access):
+        raise Denied("connections are administered by operators")
+
+
+async def _insert(
+    tx: Transaction, row_type: type[Row], sql: str, taken: str, **params: object
+) -> Row:
+    try:
+        async with tx.connection.transaction():
+            row = await tx.one(row_type, sql, **params)
+    except psycopg.errors.UniqueViolation as error:
+        raise Conflict(taken) from error
+    if row is None:
+        raise Conflict(taken)
+    return row
+
+
+async def _record(
+    tx: Transaction, access: Access, archive_id: int | None = None, **detail: object
+) -> None:
+    await audit.record(
+        tx,
+        access,
+        audit.AuditRecord(action="create", door="bfr", archive_id=archive_id, detail=detail),
+    )

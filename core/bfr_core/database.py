@@ -1,0 +1,171 @@
+"""The database: connections, transactions and migrations (PostgreSQL 15 or later)."""
+
+import asyncio
+import datetime
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.resources import as_file, files
+from typing import Any, TypeVar
+
+import psycopg
+import yoyo
+from procrastinate import App, PsycopgConnector
+from psycopg.rows import class_row, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from bfr_core.errors import Unavailable
+
+Row = TypeVar("Row")
+
+POOL_TIMEOUT_S = 30.0
+
+# The application's own role: it may use the tables, never change or own them; the audit trail it
+# may only add to. `bfr_app` is missing where an operator gave one URL for everything.
+GRANTS = """
+DO $$ BEGIN
+  IF EXISTS (SELECT 1 FROM pg_roles WHERE rolname = 'bfr_app') THEN
+    GRANT USAGE ON SCHEMA public TO bfr_app;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO bfr_app;
+    GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO bfr_app;
+    GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO bfr_app;
+    REVOKE UPDATE, DELETE ON audit_record, audit_record_default FROM bfr_app;
+    ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT ON TABLES TO bfr_app;
+  END IF;
+END $$
+"""
+HAS_JOB_TABLES = "SELECT to_regclass('procrastinate_jobs') IS NOT NULL"
+
+
+class Transaction:
+    """One database transaction; what it did is kept when its block ends without an error."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self.connection = connection
+
+    async def one(self, row_type: type[Row], sql: str, **params: object) -> Row | None:
+        """Return the first row as `row_type`, or None when there is none."""
+        async with self.connection.cursor(row_factory=class_row(row_type)) as cursor:
+            await cursor.execute(sql.encode(), params or None)
+            return await cursor.fetchone()
+
+    async def all(self, row_type: type[Row], sql: str, **params: object) -> list[Row]:
+        """Return every row as `row_type`."""
+        async with self.connection.cursor(row_factory=class_row(row_type)) as cursor:
+            await cursor.execute(sql.encode(), params or None)
+            return await cursor.fetchall()
+
+    async def rows(self, sql: str, **params: object) -> list[dict[str, Any]]:
+        """Return every row as a dict."""
+        async with self.connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(sql.encode(), params or None)
+            return await cursor.fetchall()
+
+    async def tuples(self, sql: str, **params: object) -> list[tuple[Any, ...]]:
+        """Return every row as a tuple."""
+        cursor = await self.connection.execute(sql.encode(), params or None)
+        return await cursor.fetchall()
+
+    async def value(self, sql: str, **params: object) -> Any:
+        """Return the first column of the first row, or None when there is no row."""
+        cursor = await self.connection.execute(sql.encode(), params or None)
+        row = await cursor.fetchone()
+        return None if row is None else row[0]
+
+    async def run(self, sql: str, **params: object) -> int:
+        """Run a statement and return the number of rows it changed."""
+        cursor = await self.connection.execute(sql.encode(), params or None)
+        return cursor.rowcount
+
+
+class Database:
+    """A pool of connections to one database."""
+
+    def __init__(self, pool: "AsyncConnectionPool[psycopg.AsyncConnection[Any]]") -> None:
+        self.pool = pool
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Give a transaction that commits at the end of the block and rolls back on an error.
+
+        Raises Unavailable when the database cannot be reached or breaks off.
+        """
+        try:
+            async with self.pool.connection() as connection, connection.transaction():
+                yield Transaction(connection)
+        except (psycopg.OperationalError, PoolTimeout) as error:
+            raise Unavailable(f"the database is not available: {type(error).__name__}") from error
+
+
+@asynccontextmanager
+async def open_database(url: str, connections: int) -> AsyncIterator[Database]:
+    """Open a pool on `url` for the length of the block.
+
+    Raises Unavailable when no connection can be made.
+    """
+    pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] = AsyncConnectionPool(
+        url, min_size=1, max_size=connections, open=False, timeout=POOL_TIMEOUT_S
+    )
+    await pool.open()
+    try:
+        await pool.wait(POOL_TIMEOUT_S)
+    except PoolTimeout as error:
+        await pool.close()
+        raise Unavailable("the database does not answer") from error
+    try:
+        yield Database(pool)
+    finally:
+        await pool.close()
+
+
+def migrate(owner_url: str) -> list[str]:
+    """Bring the database to this version and return the names of the migrations applied.
+
+    Forward only; safe to run twice and from two processes at once (yoyo takes a lock).
+    Raises Unavailable when the database cannot be reached.
+    """
+    try:
+        with (
+            as_file(files("bfr_core") / "migrations") as directory,
+            yoyo.get_backend(_backend_url(owner_url)) as backend,
+            backend.lock(),
+        ):
+            migrations = backend.to_apply(yoyo.read_migrations(str(directory)))
+            names = [migration.id for migration in migrations]
+            backend.apply_migrations(migrations)
+            asyncio.run(_apply_job_tables(owner_url))
+            with psycopg.connect(owner_url, autocommit=True) as connection:
+                connection.execute(GRANTS)
+                today = datetime.date.today()
+                for days in (0, 31, 62):
+                    day = today + datetime.timedelta(days=days)
+                    connection.execute("SELECT create_audit_partition(%s)", (day,))
+    except psycopg.OperationalError as error:
+        raise Unavailable(f"the database is not available: {type(error).__name__}") from error
+    return names
+
+
+def pending_migrations(owner_url: str) -> list[str]:
+    """Return the names of the migrations that `migrate` would apply.
+
+    Raises Unavailable when the database cannot be reached.
+    """
+    try:
+        with (
+            as_file(files("bfr_core") / "migrations") as directory,
+            yoyo.get_backend(_backend_url(owner_url)) as backend,
+        ):
+            migrations = yoyo.read_migrations(str(directory))
+            return [migration.id for migration in backend.to_apply(migrations)]
+    except psycopg.OperationalError as error:
+        raise Unavailable(f"the database is not available: {type(error).__name__}") from error
+
+
+def _backend_url(url: str) -> str:
+    return url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+async def _apply_job_tables(owner_url: str) -> None:
+    async with App(connector=PsycopgConnector(conninfo=owner_url)).open_async() as app:
+        row = await app.connector.execute_query_one_async(f"{HAS_JOB_TABLES} AS present")
+        if not row["present"]:
+            await app.schema_manager.apply_schema_async()

@@ -1,0 +1,112 @@
+"""Jobs: background work, deferred in the transaction that makes it necessary.
+
+One job per series or blob, never per instance. A job is a promise kept by rows: it survives
+every crash and runs again until it has succeeded.
+"""
+
+import asyncio
+import datetime
+import logging
+from typing import TYPE_CHECKING, cast
+
+from procrastinate import App, JobContext, PsycopgConnector, RetryStrategy
+
+from bfr_core import audit
+from bfr_core.database import Transaction
+
+if TYPE_CHECKING:
+    from bfr_core.store import Store
+
+log = logging.getLogger("bfr.jobs")
+
+CONCURRENCY = 4
+POLLING_INTERVAL_S = 1.0
+STALLED_AFTER_S = 30.0
+KEEP_FINISHED_HOURS = 48
+RETRY = RetryStrategy(max_attempts=20, exponential_wait=2)
+
+# Task bodies import what they run: that module in turn defers jobs.
+app = App(connector=PsycopgConnector())
+
+
+async def defer_seal(tx: Transaction, series_id: int, after_s: float) -> None:
+    """Have the series sealed when it has been quiet."""
+    await seal.configure(
+        connection=tx.connection,
+        lock=f"series-{series_id}",
+        schedule_in={"seconds": max(1, round(after_s))},
+    ).defer_async(series_id=series_id)
+
+
+async def defer_delete_blob(tx: Transaction, key: str, after: datetime.timedelta) -> None:
+    """Have a blob deleted that nothing refers to any more."""
+    await delete_blob.configure(
+        connection=tx.connection, schedule_in={"seconds": int(after.total_seconds())}
+    ).defer_async(key=key)
+
+
+def _store(context: JobContext) -> "Store":
+    return cast("Store", context.additional_context["store"])
+
+
+@app.task(name="seal", pass_context=True, retry=RETRY)
+async def seal(context: JobContext, series_id: int) -> None:
+    """Seal a series, or look again when it has been quiet long enough."""
+    from bfr_core.sealing import seal_series
+
+    store = _store(context)
+    again_s = await seal_series(store, series_id)
+    if again_s > 0:
+        async with store.database.transaction() as tx:
+            await defer_seal(tx, series_id, again_s)
+
+
+@app.task(name="delete_blob", pass_context=True, retry=RETRY)
+async def delete_blob(context: JobContext, key: str) -> None:
+    """Delete a blob."""
+    await asyncio.to_thread(_store(context).blobs.delete, key)
+
+
+@app.periodic(cron="7 2 * * *")
+@app.task(name="daily", pass_context=True, retry=RETRY, queueing_lock="daily")
+async def daily(context: JobContext, timestamp: int) -> None:
+    """Make the audit partitions of the coming months and drop old finished jobs."""
+    async with _store(context).database.transaction() as tx:
+        for days in (0, 31, 62):
+            day = datetime.date.fromtimestamp(timestamp) + datetime.timedelta(days=days)
+            await tx.run(audit.CREATE_PARTITION, day=day)
+    await app.job_manager.delete_old_jobs(nb_hours=KEEP_FINISHED_HOURS)
+
+
+@app.periodic(cron="* * * * *")
+@app.task(name="retry_stalled", pass_context=True, queueing_lock="retry_stalled")
+async def retry_stalled(context: JobContext, timestamp: int) -> None:
+    """Run the jobs again whose worker has died."""
+    for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=STALLED_AFTER_S):
+        log.warning("job %s of a dead worker starts again", job.id)
+        await app.job_manager.retry_job(job)
+
+
+async def run_worker(store: "Store", stop: asyncio.Event) -> None:
+    """Run jobs until `stop` is set; those under way are ended first."""
+    connector = PsycopgConnector(conninfo=store.database_url, min_size=1, max_size=CONCURRENCY + 2)
+    with app.replace_connector(connector):
+        async with app.open_async():
+            worker = asyncio.create_task(
+                app.run_worker_async(
+                    concurrency=CONCURRENCY,
+                    fetch_job_polling_interval=POLLING_INTERVAL_S,
+                    install_signal_handlers=False,
+                    additional_context={"store": store},
+                    delete_jobs="never",
+                    shutdown_graceful_timeout=store.settings.stop_timeout_s,
+                )
+            )
+            stopped = asyncio.create_task(stop.wait())
+            await asyncio.wait({worker, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            if worker.done():
+                await worker
+                return
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)

@@ -1,0 +1,429 @@
+"""Registration: received objects become studies in the index, in one transaction.
+
+Senders that wait at the same moment share a transaction (group commit). An object exists when
+the commit has returned, never before.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import psycopg
+
+from bfr_core import audit, events, jobs
+from bfr_core.database import Database, Transaction
+from bfr_core.errors import ArchiveError, Conflict, Unavailable
+from bfr_core.manifest import Frames
+from bfr_core.placing import Place, find_place
+from bfr_core.receiving import Received
+from bfr_core.sealed import SealedSeries
+
+log = logging.getLogger("bfr.registration")
+
+BATCH_MAX = 500
+PLACES_MAX = 50_000
+ATTEMPTS = 4
+
+LOCK_SERIES = """
+    SELECT series_id, state FROM series WHERE series_id = ANY(%(series_ids)s)
+    ORDER BY series_id FOR NO KEY UPDATE
+"""
+INSERT_INSTANCES = """
+    INSERT INTO instance (series_id, archive_id, sop_instance_uid, sop_class_uid,
+        transfer_syntax_uid, instance_number, pack_key, offset_bytes, length_bytes,
+        dataset_offset, digest, frames, header)
+    SELECT new.series_id, new.archive_id, new.sop_instance_uid, new.sop_class_uid,
+        new.transfer_syntax_uid, new.instance_number, new.pack_key, new.offset_bytes,
+        new.length_bytes, new.dataset_offset, new.digest, new.frames, new.header
+    FROM unnest(%(series_id)s::bigint[], %(archive_id)s::integer[], %(sop_instance_uid)s::text[],
+        %(sop_class_uid)s::text[], %(transfer_syntax_uid)s::text[],
+        %(instance_number)s::integer[], %(pack_key)s::text[], %(offset_bytes)s::bigint[],
+        %(length_bytes)s::bigint[], %(dataset_offset)s::integer[], %(digest)s::bytea[],
+        %(frames)s::bytea[], %(header)s::bytea[], %(uid_hash)s::bigint[])
+        AS new(series_id, archive_id, sop_instance_uid, sop_class_uid, transfer_syntax_uid,
+            instance_number, pack_key, offset_bytes, length_bytes, dataset_offset, digest,
+            frames, header, uid_hash)
+    WHERE %(trusted)s OR NOT EXISTS (
+        SELECT FROM locator JOIN series USING (series_id)
+        WHERE locator.uid_hash = new.uid_hash AND series.archive_id = new.archive_id)
+    ON CONFLICT (sop_instance_uid, archive_id) DO NOTHING
+    RETURNING sop_instance_uid, archive_id
+"""
+COUNT_SERIES = """
+    UPDATE series SET
+        number_of_instances = number_of_instances + new.instances,
+        size_bytes = series.size_bytes + new.size_bytes,
+        representative_sop_instance_uid =
+            coalesce(representative_sop_instance_uid, new.representative),
+        state = 'receiving', last_received_at = clock_timestamp(), revision = revision + 1
+    FROM unnest(%(series_ids)s::bigint[], %(instances)s::integer[], %(sizes)s::bigint[],
+        %(representatives)s::text[]) AS new(series_id, instances, size_bytes, representative)
+    WHERE series.series_id = new.series_id
+"""
+COUNT_STUDIES = """
+    UPDATE study SET
+        number_of_instances = number_of_instances + new.instances,
+        size_bytes = study.size_bytes + new.size_bytes
+    FROM (
+        SELECT study_id, sum(instances) AS instances, sum(size_bytes) AS size_bytes
+        FROM unnest(%(study_ids)s::bigint[], %(instances)s::integer[], %(sizes)s::bigint[])
+            AS one(study_id, instances, size_bytes)
+        GROUP BY study_id ORDER BY study_id
+    ) AS new
+    WHERE study.study_id = new.study_id
+"""
+FIND_RECEIVING = """
+    SELECT digest FROM instance
+    WHERE sop_instance_uid = %(sop_instance_uid)s AND archive_id = %(archive_id)s
+"""
+FIND_SEALED = """
+    SELECT series.manifest_key, series.manifest_index_bytes
+    FROM locator JOIN series USING (series_id)
+    WHERE locator.uid_hash = %(uid_hash)s AND series.archive_id = %(archive_id)s
+        AND series.manifest_key IS NOT NULL
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one received object."""
+
+    received: Received
+    stored: Literal["new", "identical"] | None  # None: see `error`
+    error: ArchiveError | None
+
+
+class Registration:
+    """Commits what the doors of this process have received."""
+
+    def __init__(self, database: Database, sealed: SealedSeries, seal_quiet_s: float) -> None:
+        self._database = database
+        self._sealed = sealed
+        self._seal_quiet_s = seal_quiet_s
+        self._waiting: list[tuple[Sequence[Received], asyncio.Future[list[Outcome]]]] = []
+        self._committer: asyncio.Task[None] | None = None
+        self._places: dict[tuple[int, str, str], Place] = {}
+
+    async def commit(self, received: Sequence[Received]) -> list[Outcome]:
+        """Return what became of each object, in order, when that can no longer be lost.
+
+        Errors of single objects stand in their outcome and do not touch the others. When
+        database or disk fail, every outcome holds Unavailable.
+        """
+        if not received:
+            return []
+        try:
+            await asyncio.to_thread(_sync, {one.pack for one in received})
+        except Unavailable as error:
+            return [Outcome(one, None, error) for one in received]
+        future: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((received, future))
+        if self._committer is None or self._committer.done():
+            self._committer = asyncio.create_task(self._commit_waiting())
+        outcomes = await future
+        for outcome in reversed(outcomes):
+            if outcome.stored == "identical" or isinstance(outcome.error, Conflict):
+                outcome.received.pack.discard_last(outcome.received.blob)
+        return outcomes
+
+    async def _commit_waiting(self) -> None:
+        while self._waiting:
+            turn = self._take_turn()
+            batch = [one for received, _ in turn for one in received]
+            try:
+                outcomes = await self._register(batch)
+            except Unavailable as error:
+                outcomes = [Outcome(one, None, error) for one in batch]
+            except BaseException as error:
+                for _, future in turn:
+                    if not future.done():
+                        future.set_exception(error)
+                raise
+            start = 0
+            for received, future in turn:
+                if not future.done():
+                    future.set_result(outcomes[start : start + len(received)])
+                start += len(received)
+
+    def _take_turn(self) -> list[tuple[Sequence[Received], asyncio.Future[list[Outcome]]]]:
+        turn = [self._waiting.pop(0)]
+        size = len(turn[0][0])
+        while self._waiting and size + len(self._waiting[0][0]) <= BATCH_MAX:
+            turn.append(self._waiting.pop(0))
+            size += len(turn[-1][0])
+        return turn
+
+    async def _register(self, batch: Sequence[Received]) -> list[Outcome]:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                async with self._database.transaction() as tx:
+                    work = _Work(tx, batch, self._sealed, self._seal_quiet_s, self._places)
+                    outcomes = await work.register()
+            except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
+                self._places.clear()
+                if attempt == ATTEMPTS:
+                    raise Unavailable("the database is too busy") from None
+                continue
+            except _PlaceGone:
+                self._places.clear()
+                continue
+            break
+        else:
+            raise Unavailable("the study changed while it was stored")
+        if len(self._places) > PLACES_MAX:
+            self._places.clear()
+        self._places.update(work.found)
+        for one in work.audited:
+            one.reception.audited_series.add(one.series_instance_uid)
+        return outcomes
+
+
+class _PlaceGone(Exception):
+    """A remembered series is no longer there."""
+
+
+class _Work:
+    """One transaction of registration."""
+
+    def __init__(
+        self,
+        tx: Transaction,
+        batch: Sequence[Received],
+        sealed: SealedSeries,
+        seal_quiet_s: float,
+        places: dict[tuple[int, str, str], Place],
+    ) -> None:
+        self.tx = tx
+        self.batch = batch
+        self.sealed = sealed
+        self.seal_quiet_s = seal_quiet_s
+        self.places = places
+        self.found: dict[tuple[int, str, str], Place] = {}
+        self.audited: list[Received] = []
+        self.outcomes: dict[int, Outcome] = {}
+
+    async def register(self) -> list[Outcome]:
+        """Return the outcome of each object of the batch."""
+        placed = await self._place_all()
+        states = await self._lock({place.series_id for place in placed.values()})
+        new = await self._insert(placed)
+        await self._count(placed, new, states)
+        await self._audit(placed)
+        for number, outcome in self.outcomes.items():
+            if outcome.error is not None:
+                await self._audit_refusal(self.batch[number], outcome.error)
+        return [self.outcomes[number] for number in range(len(self.batch))]
+
+    async def _place_all(self) -> dict[int, Place]:
+        # One order for all processes: it keeps two of them from waiting for each other.
+        order = sorted(range(len(self.batch)), key=lambda number: _key(self.batch[number]))
+        placed = {}
+        for number in order:
+            one = self.batch[number]
+            key = _key(one)
+            place = self.found.get(key) or self.places.get(key)
+            try:
+                if place is None or not place.is_of(one.attributes.patient):
+                    place = await find_place(self.tx, key[0], one.attributes, self.seal_quiet_s)
+            except Conflict as error:
+                self.outcomes[number] = Outcome(one, None, error)
+                continue
+            self.found[key] = place
+            placed[number] = place
+        return placed
+
+    async def _lock(self, series_ids: set[int]) -> dict[int, str]:
+        if not series_ids:
+            return {}
+        rows = await self.tx.tuples(LOCK_SERIES, series_ids=sorted(series_ids))
+        if len(rows) != len(series_ids):
+            raise _PlaceGone
+        return dict(rows)
+
+    async def _insert(self, placed: dict[int, Place]) -> list[int]:
+        first: dict[tuple[str, int], int] = {}
+        repeated = []
+        for number in placed:
+            one = self.batch[number]
+            key = (one.sop_instance_uid, one.reception.archive.archive_id)
+            if key in first:
+                repeated.append((number, first[key]))
+            else:
+                first[key] = number
+        inserted = await self._insert_rows(list(first.values()), placed, trusted=False)
+        new = []
+        for key, number in first.items():
+            if key in inserted:
+                self.outcomes[number] = Outcome(self.batch[number], "new", None)
+                new.append(number)
+            elif await self._compare(number, placed):
+                new.append(number)
+        for number, earlier in repeated:
+            self.outcomes[number] = _compared(self.batch[number], self.batch[earlier].digest)
+        return new
+
+    async def _insert_rows(
+        self, numbers: list[int], placed: dict[int, Place], *, trusted: bool
+    ) -> set[tuple[str, int]]:
+        if not numbers:
+            return set()
+        batch = [self.batch[number] for number in numbers]
+        rows = await self.tx.tuples(
+            INSERT_INSTANCES,
+            trusted=trusted,
+            series_id=[placed[number].series_id for number in numbers],
+            archive_id=[one.reception.archive.archive_id for one in batch],
+            sop_instance_uid=[one.sop_instance_uid for one in batch],
+            sop_class_uid=[one.sop_class_uid for one in batch],
+            transfer_syntax_uid=[one.transfer_syntax_uid for one in batch],
+            instance_number=[one.attributes.instance_number for one in batch],
+            pack_key=[one.blob.key for one in batch],
+            offset_bytes=[one.blob.offset for one in batch],
+            length_bytes=[one.blob.length for one in batch],
+            dataset_offset=[one.dataset_offset for one in batch],
+            digest=[one.digest for one in batch],
+            frames=[_frames_json(one.frames) for one in batch],
+            header=[one.header for one in batch],
+            uid_hash=[uid_hash(one.sop_instance_uid) for one in batch],
+        )
+        return set(rows)
+
+    async def _compare(self, number: int, placed: dict[int, Place]) -> bool:
+        """Settle an object whose UID is here already; True when it was new after all."""
+        one = self.batch[number]
+        archive_id = one.reception.archive.archive_id
+        digest = await self.tx.value(
+            FIND_RECEIVING, sop_instance_uid=one.sop_instance_uid, archive_id=archive_id
+        )
+        if digest is None:
+            for row in await self.tx.tuples(
+                FIND_SEALED, uid_hash=uid_hash(one.sop_instance_uid), archive_id=archive_id
+            ):
+                digest = await self.sealed.find_digest(row[0], row[1], one.sop_instance_uid)
+                if digest is not None:
+                    break
+        if digest is not None:
+            self.outcomes[number] = _compared(one, digest)
+            return False
+        # Another UID has the same hash: the locator's word alone is no reason to refuse.
+        await self._insert_rows([number], placed, trusted=True)
+        self.outcomes[number] = Outcome(one, "new", None)
+        return True
+
+    async def _count(
+        self, placed: dict[int, Place], new: list[int], states: dict[int, str]
+    ) -> None:
+        totals: dict[int, list[Any]] = {}
+        for number in new:
+            one, place = self.batch[number], placed[number]
+            total = totals.setdefault(place.series_id, [place, 0, 0, None, one])
+            total[1] += 1
+            total[2] += one.blob.length
+            if total[3] is None and one.frames is not None:
+                total[3] = one.sop_instance_uid
+        if not totals:
+            return
+        order = sorted(totals)
+        instances = [totals[series_id][1] for series_id in order]
+        sizes = [totals[series_id][2] for series_id in order]
+        await self.tx.run(
+            COUNT_SERIES,
+            series_ids=order,
+            instances=instances,
+            sizes=sizes,
+            representatives=[totals[series_id][3] for series_id in order],
+        )
+        await self.tx.run(
+            COUNT_STUDIES,
+            study_ids=[totals[series_id][0].study_id for series_id in order],
+            instances=instances,
+            sizes=sizes,
+        )
+        for series_id in order:
+            if states[series_id] == "sealed":
+                one = totals[series_id][4]
+                await events.write(
+                    self.tx,
+                    "series_reopened",
+                    archive_id=one.reception.archive.archive_id,
+                    study_instance_uid=one.study_instance_uid,
+                    series_instance_uid=one.series_instance_uid,
+                )
+                await jobs.defer_seal(self.tx, series_id, self.seal_quiet_s)
+
+    async def _audit(self, placed: dict[int, Place]) -> None:
+        seen = set()
+        for number, place in placed.items():
+            one = self.batch[number]
+            key = (id(one.reception), one.series_instance_uid)
+            if one.series_instance_uid in one.reception.audited_series or key in seen:
+                continue
+            seen.add(key)
+            self.audited.append(one)
+            await audit.record(
+                self.tx,
+                one.reception.access,
+                audit.AuditRecord(
+                    action="store",
+                    door=one.reception.door,
+                    archive_id=one.reception.archive.archive_id,
+                    patient_id=place.patient_id,
+                    study_instance_uid=one.study_instance_uid,
+                    series_instance_uid=one.series_instance_uid,
+                ),
+            )
+
+    async def _audit_refusal(self, one: Received, error: ArchiveError) -> None:
+        log.warning(
+            "refused %s from %s at %s: %s",
+            one.sop_instance_uid,
+            one.reception.access.subject,
+            one.reception.door,
+            error.message,
+        )
+        await audit.record(
+            self.tx,
+            one.reception.access,
+            audit.AuditRecord(
+                action="store",
+                door=one.reception.door,
+                outcome="refused",
+                archive_id=one.reception.archive.archive_id,
+                study_instance_uid=one.study_instance_uid,
+                series_instance_uid=one.series_instance_uid,
+                sop_instance_uid=one.sop_instance_uid,
+                detail={"reason": error.message},
+            ),
+        )
+
+
+def uid_hash(sop_instance_uid: str) -> int:
+    """Return the 64-bit number under which the locator keeps the UID."""
+    digest = hashlib.blake2b(sop_instance_uid.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+def _key(one: Received) -> tuple[int, str, str]:
+    return (one.reception.archive.archive_id, one.study_instance_uid, one.series_instance_uid)
+
+
+def _compared(one: Received, digest: bytes) -> Outcome:
+    if one.digest == digest:
+        return Outcome(one, "identical", None)
+    return Outcome(one, None, DuplicateUid("another object is stored under this SOP Instance UID"))
+
+
+class DuplicateUid(Conflict):
+    """Another object is stored under the same SOP Instance UID."""
+
+
+def _frames_json(frames: Frames | None) -> bytes | None:
+    return None if frames is None else frames.to_json()
+
+
+def _sync(packs: set[Any]) -> None:
+    for pack in packs:
+        pack.sync()

@@ -1,0 +1,142 @@
+"""Retrieval: the one way out. Each call asks the policy and leaves its audit record."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bfr_core import audit, policy
+from bfr_core.access import Access
+from bfr_core.errors import NotFound
+from bfr_core.instance_rows import read_instance_row
+from bfr_core.manifest import StoredInstance, in_order
+
+if TYPE_CHECKING:
+    from bfr_core.store import Store
+
+SERIES = """
+    SELECT series.series_id, series.archive_id, study.patient_id, study.study_instance_uid,
+        series.series_instance_uid, series.manifest_key, series.manifest_index_bytes,
+        series.manifest_bytes, instance.sop_instance_uid, instance.sop_class_uid,
+        instance.transfer_syntax_uid, instance.instance_number, instance.pack_key,
+        instance.offset_bytes, instance.length_bytes, instance.dataset_offset, instance.digest,
+        instance.frames, CASE WHEN %(headers)s THEN instance.header END AS header
+    FROM study JOIN series USING (study_id)
+    LEFT JOIN instance ON instance.series_id = series.series_id
+        AND (%(sop_instance_uid)s::text IS NULL
+            OR instance.sop_instance_uid = %(sop_instance_uid)s)
+    WHERE study.study_instance_uid = %(study_instance_uid)s
+        AND (%(series_instance_uid)s::text IS NULL
+            OR series.series_instance_uid = %(series_instance_uid)s)
+        AND (%(archive_ids)s::integer[] IS NULL OR study.archive_id = ANY(%(archive_ids)s))
+    ORDER BY series.archive_id, series.series_number NULLS LAST, series.series_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundInstance:
+    """One instance with the study and series it belongs to."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    stored: StoredInstance
+    header: bytes  # DICOM JSON; b"" when not asked for
+
+
+async def retrieve_instances(
+    store: "Store",
+    access: Access,
+    door: str,
+    *,
+    archive_id: int | None,
+    study_instance_uid: str,
+    series_instance_uid: str | None = None,
+    sop_instance_uid: str | None = None,
+    headers: bool = False,
+) -> list[FoundInstance]:
+    """Return the instances of a study, a series or one instance, series by series in order.
+
+    `archive_id` None looks in every archive that the caller may read; an instance that lies in
+    two of them comes once. Raises NotFound, also when the caller may not know.
+    """
+    archive_ids = policy.visible_archives(access, archive_id)
+    key = (
+        access.kind,
+        access.subject,
+        access.remote_address,
+        door,
+        archive_id,
+        study_instance_uid,
+        series_instance_uid,
+    )
+    async with store.database.transaction() as tx:
+        # One statement, so that a sealing under way shows either its rows or its manifest.
+        rows = await tx.rows(
+            SERIES,
+            headers=headers,
+            study_instance_uid=study_instance_uid,
+            series_instance_uid=series_instance_uid,
+            sop_instance_uid=sop_instance_uid,
+            archive_ids=archive_ids,
+        )
+        recorded = store.recent_reads.is_recorded(key)
+        if rows and not recorded:
+            await audit.record(
+                tx,
+                access,
+                audit.AuditRecord(
+                    action="read",
+                    door=door,
+                    archive_id=rows[0]["archive_id"],
+                    patient_id=rows[0]["patient_id"],
+                    study_instance_uid=study_instance_uid,
+                    series_instance_uid=series_instance_uid,
+                ),
+            )
+    if rows and not recorded:
+        store.recent_reads.add(key)
+    found: list[FoundInstance] = []
+    for series_rows in _by_series(rows):
+        found += await _instances_of(store, series_rows, sop_instance_uid, headers=headers)
+    result = list({one.stored.sop_instance_uid: one for one in reversed(found)}.values())[::-1]
+    if not result:
+        raise NotFound("there is no such study, series or instance")
+    return result
+
+
+def _by_series(rows: list[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
+    groups: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row["series_id"], []).append(row)
+    return groups.values()
+
+
+async def _instances_of(
+    store: "Store",
+    rows: list[dict[str, Any]],
+    sop_instance_uid: str | None,
+    *,
+    headers: bool,
+) -> list[FoundInstance]:
+    series = rows[0]
+    entries: list[tuple[StoredInstance, bytes]] = []
+    if series["manifest_key"] is not None:
+        index = await store.sealed.read_index(
+            series["manifest_key"], series["manifest_index_bytes"]
+        )
+        texts: list[bytes] | None = None
+        if headers:
+            texts = await store.sealed.read_headers(
+                series["manifest_key"], series["manifest_index_bytes"], series["manifest_bytes"]
+            )
+        entries = [
+            (instance, b"" if texts is None else texts[number])
+            for number, instance in enumerate(index)
+            if sop_instance_uid is None or instance.sop_instance_uid == sop_instance_uid
+        ]
+    fresh = [read_instance_row(row) for row in rows if row["sop_instance_uid"] is not None]
+    if fresh:
+        entries = sorted([*entries, *fresh], key=lambda entry: in_order(entry[0]))
+    return [
+        FoundInstance(series["study_instance_uid"], series["series_instance_uid"], stored, header)
+        for stored, header in entries
+    ]

@@ -1,0 +1,118 @@
+"""Sealing: when a series has been quiet, its instance rows become one manifest.
+
+A late instance opens the series again; the next sealing writes a new manifest with everything
+and replaces the old one in one transaction. Readers see either the one or the other.
+"""
+
+import asyncio
+import datetime
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bfr_core import events, jobs
+from bfr_core.database import Transaction
+from bfr_core.instance_rows import read_instance_row
+from bfr_core.manifest import StoredInstance, in_order, write_manifest
+from bfr_core.registration import uid_hash
+
+if TYPE_CHECKING:
+    from bfr_core.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    series_id: int
+    archive_id: int
+    revision: int
+    state: str
+    quiet_s: float
+    manifest_key: str | None
+    manifest_index_bytes: int
+    manifest_bytes: int
+    series_instance_uid: str
+    study_instance_uid: str
+
+
+FIND_SERIES = """
+    SELECT series_id, series.archive_id, revision, state,
+        extract(epoch FROM clock_timestamp() - last_received_at)::float8 AS quiet_s,
+        manifest_key, coalesce(manifest_index_bytes, 0) AS manifest_index_bytes,
+        coalesce(manifest_bytes, 0) AS manifest_bytes, series_instance_uid, study_instance_uid
+    FROM series JOIN study USING (study_id)
+    WHERE series_id = %(series_id)s
+"""
+INSTANCE_ROWS = """
+    SELECT sop_instance_uid, sop_class_uid, transfer_syntax_uid, instance_number, pack_key,
+        offset_bytes, length_bytes, dataset_offset, digest, frames, header
+    FROM instance WHERE series_id = ANY(%(series_ids)s)
+    ORDER BY series_id, instance_number NULLS LAST, sop_instance_uid
+"""
+SEAL = """
+    UPDATE series SET state = 'sealed', manifest_key = %(manifest_key)s,
+        manifest_index_bytes = %(manifest_index_bytes)s, manifest_bytes = %(manifest_bytes)s
+    WHERE series_id = %(series_id)s AND revision = %(revision)s AND state = 'receiving'
+"""
+LOCATE = """
+    INSERT INTO locator (uid_hash, series_id)
+    SELECT one, %(series_id)s FROM unnest(%(uid_hashes)s::bigint[]) AS one
+    ON CONFLICT DO NOTHING
+"""
+DROP_ROWS = "DELETE FROM instance WHERE series_id = %(series_id)s"
+
+
+async def seal_series(store: "Store", series_id: int) -> float:
+    """Seal the series when it is quiet.
+
+    Returns 0 when there is nothing left to do, else the seconds after which to look again.
+    """
+    async with store.database.transaction() as tx:
+        series = await tx.one(_Series, FIND_SERIES, series_id=series_id)
+        if series is None or series.state == "sealed":
+            return 0.0
+        if series.quiet_s < store.settings.seal_quiet_s:
+            return store.settings.seal_quiet_s - series.quiet_s
+        entries = await receiving_instances(tx, [series_id])
+    fresh = [instance.sop_instance_uid for instance, _ in entries]
+    if series.manifest_key is not None:
+        index = await store.sealed.read_index(series.manifest_key, series.manifest_index_bytes)
+        headers = await store.sealed.read_headers(
+            series.manifest_key, series.manifest_index_bytes, series.manifest_bytes
+        )
+        entries = [*zip(index, headers, strict=True), *entries]
+    entries.sort(key=lambda entry: in_order(entry[0]))
+    manifest = await asyncio.to_thread(write_manifest, entries)
+    key = store.blobs.new_key(series.archive_id, "manifest")
+    await asyncio.to_thread(store.blobs.put, key, manifest.data)
+    async with store.database.transaction() as tx:
+        sealed = await tx.run(
+            SEAL,
+            series_id=series_id,
+            revision=series.revision,
+            manifest_key=key,
+            manifest_index_bytes=manifest.index_bytes,
+            manifest_bytes=len(manifest.data),
+        )
+        if sealed:
+            await tx.run(LOCATE, series_id=series_id, uid_hashes=[uid_hash(uid) for uid in fresh])
+            await tx.run(DROP_ROWS, series_id=series_id)
+            await events.write(
+                tx,
+                "series_sealed",
+                archive_id=series.archive_id,
+                study_instance_uid=series.study_instance_uid,
+                series_instance_uid=series.series_instance_uid,
+            )
+            if series.manifest_key is not None:
+                # Somebody may be reading it: it goes an hour later.
+                await jobs.defer_delete_blob(tx, series.manifest_key, datetime.timedelta(hours=1))
+    if not sealed:  # an instance arrived meanwhile
+        await asyncio.to_thread(store.blobs.delete, key)
+        return store.settings.seal_quiet_s
+    return 0.0
+
+
+async def receiving_instances(
+    tx: Transaction, series_ids: list[int]
+) -> list[tuple[StoredInstance, bytes]]:
+    """Return the instances of the series that have no manifest yet, each with its header."""
+    return [read_instance_row(row) for row in await tx.rows(INSTANCE_ROWS, series_ids=series_ids)]

@@ -1,0 +1,139 @@
+"""Settings: what is fixed while a process runs, read once from the environment (`BFR_<NAME>`).
+
+What an operator changes while the system runs (connections, nodes, archives) are rows with an
+audit trail, not settings.
+"""
+
+import dataclasses
+import os
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from bfr_core.errors import Invalid
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting with its default; the unit is the last word of its name."""
+
+    data_dir: Annotated[Path, "Folder of the embedded database, packs and demo files"] = Path("var")
+    database_url: Annotated[
+        str, "PostgreSQL (15 or later) for the roles; empty: the embedded one in data_dir"
+    ] = ""
+    database_owner_url: Annotated[
+        str, "The same database as the owner of its tables, for `bfr migrate`; empty: database_url"
+    ] = ""
+    database_connections: Annotated[int, "Connections that each process keeps at the most"] = 8
+    postgres_bin_dir: Annotated[
+        str, "Folder with postgres and initdb for the embedded database; empty: the packaged ones"
+    ] = ""
+    postgres_shared_buffers_bytes: Annotated[int, "Shared buffers of the embedded database"] = (
+        256 * MIB
+    )
+
+    roles: Annotated[tuple[str, ...], "Roles that `bfr up` runs and that /readyz waits for"] = (
+        "web",
+        "dimse",
+        "worker",
+    )
+    stop_timeout_s: Annotated[float, "How long a role may take to end what it has begun"] = 15.0
+
+    http_host: Annotated[str, "Address that the web role listens on"] = "127.0.0.1"
+    http_port: Annotated[int, "Port of DICOMweb and the portals; 0: any free port"] = 8080
+    request_body_max_bytes: Annotated[int, "Largest body of one request"] = 16 * GIB
+    request_parts_max: Annotated[int, "Most parts in one multipart request"] = 100_000
+    search_results_max: Annotated[
+        int, "Most results of one search answer; a client pages with offset"
+    ] = 1000
+
+    dimse_host: Annotated[str, "Address that the dimse role listens on"] = "127.0.0.1"
+    dimse_port: Annotated[int, "Port of the dimse role; 0: any free port"] = 11112
+    dimse_max_pdu_bytes: Annotated[int, "Largest PDU that peers are told to send"] = 131_072
+    dimse_max_associations: Annotated[int, "Associations at the same time"] = 50
+    dimse_idle_timeout_s: Annotated[float, "Silence after which an association is aborted"] = 60.0
+
+    object_memory_bytes: Annotated[
+        int, "An arriving object is kept in memory up to this size, then written as it comes"
+    ] = 4 * MIB
+    object_max_bytes: Annotated[int, "Largest object accepted"] = 8 * GIB
+    header_max_bytes: Annotated[int, "Largest header (everything but pixel data)"] = 64 * MIB
+    header_max_depth: Annotated[int, "Deepest nesting of sequences"] = 32
+    header_max_elements: Annotated[int, "Most data elements in one header"] = 1_000_000
+    inline_binary_max_bytes: Annotated[
+        int, "Longer binary values are bulk data with a URI of their own"
+    ] = 1024
+    inflated_max_bytes: Annotated[int, "Largest deflated data set after inflation"] = 1 * GIB
+
+    pack_max_bytes: Annotated[int, "A pack is closed when it has grown to this size"] = 1 * GIB
+    free_space_min_bytes: Annotated[
+        int, "Reception is refused when the disk has less room than this"
+    ] = 512 * MIB
+    seal_quiet_s: Annotated[
+        float, "A series is sealed when nothing has arrived for it for this long"
+    ] = 10.0
+    audit_coalesce_s: Annotated[
+        float, "Reads of one series by one caller within this time are one access in the audit"
+    ] = 60.0
+
+    pixel_processes: Annotated[int, "Processes that decode and render frames"] = 2
+    rendered_max_pixels: Annotated[int, "Largest frame that is rendered, in pixels"] = 100_000_000
+    log_level: Annotated[str, "debug, info, warning or error"] = "info"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
+        """Return the settings that the environment gives, defaults for the rest.
+
+        Raises Invalid naming a variable that is unknown or cannot be read.
+        """
+        environment = os.environ if environment is None else environment
+        fields = {f"BFR_{f.name.upper()}": f for f in dataclasses.fields(cls)}
+        values: dict[str, typing.Any] = {}
+        types = typing.get_type_hints(cls)
+        for name, text in environment.items():
+            if not name.startswith("BFR_") or name in NOT_SETTINGS:
+                continue
+            if name not in fields:
+                raise Invalid(f"{name} is no setting of BFR")
+            try:
+                values[fields[name].name] = _read(text, types[fields[name].name])
+            except ValueError as error:
+                raise Invalid(f"{name}: {error}") from error
+        return cls(**values)
+
+    def to_environment(self) -> dict[str, str]:
+        """Return the variables that give a child process these same settings."""
+        result = {}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            result[f"BFR_{f.name.upper()}"] = (
+                ",".join(value) if isinstance(value, tuple) else str(value)
+            )
+        return result
+
+    @property
+    def blobs_dir(self) -> Path:
+        """The folder of packs and manifests."""
+        return self.data_dir / "blobs"
+
+
+# Variables with our prefix that belong to the test run, not to the system.
+NOT_SETTINGS = frozenset({"BFR_REQUIRE_PEERS", "BFR_TEST_DATABASE_BIN_DIR"})
+
+
+def _read(text: str, kind: object) -> object:
+    if kind is int:
+        return int(text)
+    if kind is float:
+        return float(text)
+    if kind is Path:
+        return Path(text)
+    if kind is str:
+        return text
+    return tuple(part.strip() for part in text.split(",") if part.strip())

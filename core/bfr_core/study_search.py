@@ -1,0 +1,332 @@
+"""Study search: matching keys to rows (PS3.4 §C.2.2.2), answers as DICOM JSON (PS3.18 §10.6)."""
+
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from bfr_core import audit, policy
+from bfr_core.access import Access
+from bfr_core.database import Transaction
+from bfr_core.errors import Invalid, NotFound
+from bfr_core.instances import Dataset, person_name_value
+from bfr_core.matching import Column, Conditions, Match
+from bfr_core.retrieval import FoundInstance, retrieve_instances
+
+if TYPE_CHECKING:
+    from bfr_core.store import Store
+
+# Required matching keys of PS3.18 tables 10.6.1-5 and the ones that users ask for beside them.
+STUDY_KEYS: dict[str, Column] = {
+    "00080020": Column("study.study_date", "date"),
+    "00080030": Column("study.study_time", "time"),
+    "00080050": Column("study.accession_number", "text"),
+    "00080061": Column("study.modalities", "list"),
+    "00080080": Column("study.institution", "text"),
+    "00080090": Column("study.referring_physician_normalised", "name"),
+    "00081030": Column("study.description", "text"),
+    "00100010": Column("patient.name_normalised", "name"),
+    "00100020": Column("patient.patient_identifier", "text"),
+    "00100021": Column("patient.issuer", "text"),
+    "00100030": Column("patient.birth_date", "date"),
+    "00100040": Column("patient.sex", "text"),
+    "0020000D": Column("study.study_instance_uid", "uid"),
+    "00200010": Column("study.study_identifier", "text"),
+}
+SERIES_KEYS: dict[str, Column] = {
+    "00080060": Column("series.modality", "text"),
+    "0008103E": Column("series.description", "text"),
+    "00180015": Column("series.body_part", "text"),
+    "0020000E": Column("series.series_instance_uid", "uid"),
+    "00200011": Column("series.series_number", "integer"),
+    "00400244": Column("series.performed_date", "date"),
+    "00400245": Column("series.performed_time", "time"),
+}
+INSTANCE_KEYS = frozenset({"00080016", "00080018", "00200013"})
+INSTANCE_ATTRIBUTES = (
+    "00080016",
+    "00080018",
+    "00200013",
+    "00280008",
+    "00280010",
+    "00280011",
+    "00280100",
+)
+
+PATIENT_COLUMNS = """
+    patient.patient_identifier, patient.issuer, patient.name, patient.birth_date, patient.sex
+"""
+STUDY_COLUMNS = """
+    study.study_instance_uid, study.study_date, study.study_time, study.timezone_offset,
+    study.accession_number, study.study_identifier, study.description AS study_description,
+    study.referring_physician, study.institution, study.modalities, study.number_of_series,
+    study.number_of_instances
+"""
+SERIES_COLUMNS = """
+    series.series_instance_uid, series.modality, series.series_number,
+    series.description AS series_description, series.body_part, series.performed_date,
+    series.performed_time, series.request_attributes,
+    series.number_of_instances AS number_of_series_instances
+"""
+STUDIES = f"""
+    SELECT {PATIENT_COLUMNS}, {STUDY_COLUMNS}
+    FROM study JOIN patient USING (patient_id)
+    WHERE {{where}}
+    ORDER BY study.study_date DESC NULLS LAST, study.study_id DESC
+    LIMIT %(limit)s OFFSET %(offset)s
+"""
+SERIES = f"""
+    SELECT {PATIENT_COLUMNS}, {STUDY_COLUMNS}, {SERIES_COLUMNS}
+    FROM study JOIN patient USING (patient_id) JOIN series USING (study_id)
+    WHERE {{where}}
+    ORDER BY study.study_date DESC NULLS LAST, study.study_id DESC,
+        series.series_number NULLS LAST, series.series_id
+    LIMIT %(limit)s OFFSET %(offset)s
+"""
+# The series that may hold the instances that are searched.
+SERIES_OF_INSTANCES = """
+    SELECT study.archive_id, study.study_instance_uid, series.series_instance_uid
+    FROM study JOIN patient USING (patient_id) JOIN series USING (study_id)
+    WHERE {where}
+    ORDER BY study.study_date DESC NULLS LAST, study.study_id DESC,
+        series.series_number NULLS LAST, series.series_id
+    LIMIT %(limit)s OFFSET %(offset)s
+"""
+SERIES_PAGE = 200
+
+
+async def search_studies(
+    store: "Store",
+    access: Access,
+    door: str,
+    *,
+    archive_id: int | None,
+    matches: Sequence[Match],
+    limit: int,
+    offset: int,
+) -> list[Dataset]:
+    """Return the matching studies, newest first, as DICOM JSON (PS3.18 table 10.6.3-3).
+
+    Raises Invalid naming an attribute that is no key of this level or a value that is none.
+    """
+    conditions = _conditions(access, archive_id, matches, STUDY_KEYS)
+    async with store.database.transaction() as tx:
+        rows = await _rows(tx, STUDIES, conditions, limit, offset)
+        await _record(tx, access, door, archive_id, matches, len(rows))
+    return [study_dataset(row) for row in rows]
+
+
+async def search_series(
+    store: "Store",
+    access: Access,
+    door: str,
+    *,
+    archive_id: int | None,
+    matches: Sequence[Match],
+    limit: int,
+    offset: int,
+    with_study: bool,
+) -> list[Dataset]:
+    """Return the matching series as DICOM JSON (PS3.18 table 10.6.3-4).
+
+    `with_study` adds the attributes of study and patient. Raises Invalid as for studies.
+    """
+    conditions = _conditions(access, archive_id, matches, {**STUDY_KEYS, **SERIES_KEYS})
+    async with store.database.transaction() as tx:
+        rows = await _rows(tx, SERIES, conditions, limit, offset)
+        await _record(tx, access, door, archive_id, matches, len(rows))
+    return [{**(study_dataset(row) if with_study else {}), **series_dataset(row)} for row in rows]
+
+
+async def search_instances(
+    store: "Store",
+    access: Access,
+    door: str,
+    *,
+    archive_id: int | None,
+    matches: Sequence[Match],
+    limit: int,
+    offset: int,
+    includefield: Sequence[str],
+) -> list[Dataset]:
+    """Return the matching instances as DICOM JSON (PS3.18 table 10.6.3-5).
+
+    `includefield` names further attributes of the instances by tag. Raises Invalid as for
+    studies.
+    """
+    own = [match for match in matches if match.tag in INSTANCE_KEYS]
+    parents = [match for match in matches if match.tag not in INSTANCE_KEYS]
+    conditions = _conditions(access, archive_id, parents, {**STUDY_KEYS, **SERIES_KEYS})
+    result: list[Dataset] = []
+    skipped = 0
+    series_offset = 0
+    while len(result) < limit:
+        async with store.database.transaction() as tx:
+            page = await _rows(tx, SERIES_OF_INSTANCES, conditions, SERIES_PAGE, series_offset)
+            if series_offset == 0:
+                await _record(tx, access, door, archive_id, matches, len(page))
+        for series in page:
+            for found in await _instances(store, access, door, series):
+                dataset = orjson.loads(found.header)
+                if not all(_matches(dataset, match) for match in own):
+                    continue
+                if skipped < offset:
+                    skipped += 1
+                elif len(result) < limit:
+                    result.append(instance_dataset(found, dataset, includefield))
+            if len(result) >= limit:
+                break
+        if len(page) < SERIES_PAGE:
+            break
+        series_offset += SERIES_PAGE
+    return result
+
+
+def study_dataset(row: Mapping[str, Any]) -> Dataset:
+    """Return the patient and study attributes of a row as DICOM JSON, ordered by tag."""
+    return {
+        "00080005": _element("CS", "ISO_IR 192"),
+        "00080020": _element("DA", _date(row["study_date"])),
+        "00080030": _element("TM", _time(row["study_time"])),
+        "00080050": _element("SH", row["accession_number"]),
+        "00080056": _element("CS", "ONLINE"),
+        "00080061": {"vr": "CS", "Value": row["modalities"]} if row["modalities"] else {"vr": "CS"},
+        "00080080": _element("LO", row["institution"]),
+        "00080090": _element("PN", person_name_value(row["referring_physician"])),
+        **({"00080201": _element("SH", row["timezone_offset"])} if row["timezone_offset"] else {}),
+        "00081030": _element("LO", row["study_description"]),
+        "00100010": _element("PN", person_name_value(row["name"])),
+        "00100020": _element("LO", row["patient_identifier"]),
+        **({"00100021": _element("LO", row["issuer"])} if row["issuer"] else {}),
+        "00100030": _element("DA", _date(row["birth_date"])),
+        "00100040": _element("CS", row["sex"]),
+        "0020000D": _element("UI", row["study_instance_uid"]),
+        "00200010": _element("SH", row["study_identifier"]),
+        "00201206": _element("IS", row["number_of_series"]),
+        "00201208": _element("IS", row["number_of_instances"]),
+    }
+
+
+def series_dataset(row: Mapping[str, Any]) -> Dataset:
+    """Return the series attributes of a row as DICOM JSON."""
+    result = {
+        "00080005": _element("CS", "ISO_IR 192"),
+        "00080056": _element("CS", "ONLINE"),
+        "00080060": _element("CS", row["modality"]),
+        "0008103E": _element("LO", row["series_description"]),
+        "00180015": _element("CS", row["body_part"]),
+        "0020000D": _element("UI", row["study_instance_uid"]),
+        "0020000E": _element("UI", row["series_instance_uid"]),
+        "00200011": _element("IS", row["series_number"]),
+        "00201209": _element("IS", row["number_of_series_instances"]),
+    }
+    if row["performed_date"] is not None:
+        result["00400244"] = _element("DA", _date(row["performed_date"]))
+    if row["performed_time"] is not None:
+        result["00400245"] = _element("TM", _time(row["performed_time"]))
+    if row["request_attributes"]:
+        result["00400275"] = {"vr": "SQ", "Value": row["request_attributes"]}
+    return result
+
+
+def instance_dataset(
+    found: FoundInstance, dataset: Dataset, includefield: Sequence[str]
+) -> Dataset:
+    """Return the attributes of an instance that an answer holds, from its header."""
+    result: Dataset = {
+        "00080005": _element("CS", "ISO_IR 192"),
+        "00080056": _element("CS", "ONLINE"),
+        "0020000D": _element("UI", found.study_instance_uid),
+        "0020000E": _element("UI", found.series_instance_uid),
+    }
+    for tag in (*INSTANCE_ATTRIBUTES, *includefield):
+        if tag in dataset:
+            result[tag] = dataset[tag]
+    return result
+
+
+def _conditions(
+    access: Access,
+    archive_id: int | None,
+    matches: Sequence[Match],
+    keys: Mapping[str, Column],
+) -> Conditions:
+    conditions = Conditions()
+    archive_ids = policy.visible_archives(access, archive_id)
+    if archive_ids is not None:
+        conditions.parts.append(f"study.archive_id = ANY({conditions.param(archive_ids)})")
+    for match in matches:
+        column = keys.get(match.tag)
+        if column is None:
+            raise Invalid(f"{match.tag} is no search key at this level")
+        conditions.add(column, match)
+    return conditions
+
+
+async def _rows(
+    tx: Transaction, sql: str, conditions: Conditions, limit: int, offset: int
+) -> list[dict[str, Any]]:
+    return await tx.rows(
+        sql.format(where=conditions.where()), **conditions.params, limit=limit, offset=offset
+    )
+
+
+async def _record(
+    tx: Transaction,
+    access: Access,
+    door: str,
+    archive_id: int | None,
+    matches: Sequence[Match],
+    results: int,
+) -> None:
+    # The keys tell what was searched by; their values may be a person's and stay out.
+    await audit.record(
+        tx,
+        access,
+        audit.AuditRecord(
+            action="search",
+            door=door,
+            archive_id=archive_id,
+            detail={"keys": [match.tag for match in matches], "results": results},
+        ),
+    )
+
+
+async def _instances(
+    store: "Store", access: Access, door: str, series: Mapping[str, Any]
+) -> list[FoundInstance]:
+    try:
+        return await retrieve_instances(
+            store,
+            access,
+            door,
+            archive_id=series["archive_id"],
+            study_instance_uid=series["study_instance_uid"],
+            series_instance_uid=series["series_instance_uid"],
+            headers=True,
+        )
+    except NotFound:  # removed since the page was read
+        return []
+
+
+def _matches(dataset: Dataset, match: Match) -> bool:
+    values = [value for value in match.values if value]
+    stored = [str(value) for value in dataset.get(match.tag, {}).get("Value", [])]
+    return not values or any(value in stored for value in values)
+
+
+def _element(vr: str, value: Any) -> dict[str, Any]:
+    if value is None or value == "" or value == {}:
+        return {"vr": vr}
+    return {"vr": vr, "Value": [value]}
+
+
+def _date(value: datetime.date | None) -> str:
+    return "" if value is None else value.strftime("%Y%m%d")
+
+
+def _time(value: datetime.time | None) -> str:
+    if value is None:
+        return ""
+    return value.strftime("%H%M%S.%f" if value.microsecond else "%H%M%S")

@@ -1,0 +1,1 @@
+"""DICOMweb: the archive as an origin server of PS3.18."""

@@ -1,0 +1,46 @@
+"""The resources of PS3.18 chapter 10, below the joint root and below each archive."""
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from bfr_dicomweb import qido, rendered, stow, wado
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+ROOTS = ("/dicomweb", "/archives/{ae_title}/dicomweb")
+STUDY = "/studies/{study}"
+SERIES = f"{STUDY}/series/{{series}}"
+INSTANCE = f"{SERIES}/instances/{{instance}}"
+
+RESOURCES: tuple[tuple[str, str, Handler], ...] = (
+    ("GET", "/studies", qido.search_studies),
+    ("GET", "/series", qido.search_series),
+    ("GET", "/instances", qido.search_instances),
+    ("GET", f"{STUDY}/series", qido.search_series),
+    ("GET", f"{STUDY}/instances", qido.search_instances),
+    ("GET", f"{SERIES}/instances", qido.search_instances),
+    ("POST", "/studies", stow.store_instances),
+    ("POST", STUDY, stow.store_instances),
+    ("GET", STUDY, wado.retrieve),
+    ("GET", SERIES, wado.retrieve),
+    ("GET", INSTANCE, wado.retrieve),
+    ("GET", f"{STUDY}/metadata", wado.retrieve_metadata),
+    ("GET", f"{SERIES}/metadata", wado.retrieve_metadata),
+    ("GET", f"{INSTANCE}/metadata", wado.retrieve_metadata),
+    ("GET", f"{INSTANCE}/frames/{{frames}}", wado.retrieve_frames),
+    ("GET", f"{INSTANCE}/frames/{{frames}}/rendered", rendered.retrieve_rendered),
+    ("GET", f"{INSTANCE}/rendered", rendered.retrieve_rendered),
+    ("GET", f"{INSTANCE}/bulkdata/{{path:path}}", wado.retrieve_bulk_data),
+)
+
+
+def routes() -> list[Route]:
+    """Return a route per resource and root."""
+    return [
+        Route(root + path, handler, methods=[method])
+        for root in ROOTS
+        for method, path, handler in RESOURCES
+    ]

@@ -1,0 +1,121 @@
+"""Resources: what a request addresses, and the forms that answers share."""
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import zstandard
+from starlette.requests import Request
+from starlette.responses import Response
+
+from bfr_core.access import Access
+from bfr_core.blobs import BlobReader
+from bfr_core.connections import Archive, find_archive
+from bfr_core.store import Store
+
+COMPRESS_MIN_BYTES = 1024
+BATCH_BYTES = 2 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Who asks for what: the caller, and the archive when the URL names one."""
+
+    store: Store
+    access: Access
+    archive: Archive | None
+    root: str  # path of the DICOMweb root: "/dicomweb" or "/archives/{aet}/dicomweb"
+
+    @property
+    def archive_id(self) -> int | None:
+        """The archive's row; None on the joint root."""
+        return None if self.archive is None else self.archive.archive_id
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRange:
+    """A range of a blob that goes into an answer as it is."""
+
+    key: str
+    offset: int
+    length: int
+
+
+async def target_of(request: Request) -> Target:
+    """Return what the request addresses.
+
+    Raises NotFound when there is no such archive or the caller may not know it.
+    """
+    store = cast(Store, request.app.state.store)
+    access = cast(Access, request.scope["state"]["access"])
+    ae_title = request.path_params.get("ae_title")
+    if ae_title is None:
+        return Target(store, access, None, "/dicomweb")
+    async with store.database.transaction() as tx:
+        archive = await find_archive(tx, access, ae_title)
+    return Target(store, access, archive, f"/archives/{ae_title}/dicomweb")
+
+
+async def json_answer(request: Request, body: bytes, media_type: str) -> Response:
+    """Return a JSON answer, compressed when that is accepted and worth it (RFC 9110 §12.5.3)."""
+    headers = {"Cache-Control": "no-store", "Vary": "Accept, Accept-Encoding"}
+    accepted = request.headers.get("accept-encoding", "")
+    if len(body) >= COMPRESS_MIN_BYTES:
+        if "zstd" in accepted:
+            headers["Content-Encoding"] = "zstd"
+            body = await asyncio.to_thread(zstandard.compress, body, 1)
+        elif "gzip" in accepted:
+            headers["Content-Encoding"] = "gzip"
+            body = await asyncio.to_thread(gzip.compress, body, 1)
+    return Response(body, headers=headers, media_type=media_type)
+
+
+async def stream_pieces(store: Store, pieces: Sequence[bytes | BlobRange]) -> AsyncIterator[bytes]:
+    """Yield the pieces in order, ranges read in large batches one batch ahead of the client.
+
+    Memory stays at two batches whatever the pieces' size.
+    """
+    reader = BlobReader(store.blobs)
+    batches = _batches(pieces)
+    try:
+        ahead = asyncio.create_task(asyncio.to_thread(_read_batch, reader, next(batches, [])))
+        for batch in batches:
+            data = await ahead
+            ahead = asyncio.create_task(asyncio.to_thread(_read_batch, reader, batch))
+            for one in data:
+                yield one
+        for one in await ahead:
+            yield one
+    finally:
+        await asyncio.gather(ahead, return_exceptions=True)
+        reader.close()
+
+
+def _batches(pieces: Sequence[bytes | BlobRange]) -> Iterator[list[bytes | BlobRange]]:
+    batch: list[bytes | BlobRange] = []
+    size = 0
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            batch.append(piece)
+            continue
+        start = piece.offset
+        end = piece.offset + piece.length
+        while start < end:
+            take = min(end - start, BATCH_BYTES - size)
+            batch.append(BlobRange(piece.key, start, take))
+            start += take
+            size += take
+            if size >= BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _read_batch(reader: BlobReader, batch: Sequence[bytes | BlobRange]) -> list[bytes]:
+    return [
+        piece if isinstance(piece, bytes) else reader.read(piece.key, piece.offset, piece.length)
+        for piece in batch
+    ]

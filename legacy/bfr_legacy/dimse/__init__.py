@@ -1,0 +1,1 @@
+"""The DIMSE door: DICOM services over associations (PS3.7, PS3.8)."""

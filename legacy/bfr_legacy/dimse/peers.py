@@ -1,0 +1,41 @@
+"""Who may call: archives by their AE title, nodes by their connection (PS3.8 §9.3.4, S-075)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bfr_core import connections
+from bfr_core.access import Access
+from bfr_core.connections import Archive
+from bfr_core.store import Store
+from bfr_legacy.dimse.bridge import Bridge
+
+ADMISSION_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The calling side of one association, as the core has recognised it."""
+
+    access: Access
+    archive: Archive
+    calling_ae_title: str
+    remote_address: str
+
+
+def admission(store: Store, bridge: Bridge) -> Callable[[str, str, str], Peer]:
+    """Return the function that admits (called AE title, calling AE title, remote address).
+
+    It raises NotFound when the called title is no archive's, Denied when the calling title is
+    no registered node of the archive's connection, Unavailable when the core cannot tell.
+    """
+
+    def admit(called_ae_title: str, calling_ae_title: str, remote_address: str) -> Peer:
+        access, archive = bridge.run(
+            connections.admit_node(
+                store.database, called_ae_title, calling_ae_title, remote_address
+            ),
+            ADMISSION_TIMEOUT_S,
+        )
+        return Peer(access, archive, calling_ae_title, remote_address)
+
+    return admit

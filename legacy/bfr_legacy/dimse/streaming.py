@@ -1,0 +1,457 @@
+"""The upper layer that lets the data sets of C-STORE through as they arrive (PS3.8 §9).
+
+Subclasses of pynetdicom 3.0.4: its state machine, negotiation and services are kept, reading
+from the socket and waiting are replaced. Memory per association is one buffer, whatever the size
+of an object. The names with a leading underscore that are overridden or read here are
+pynetdicom's own; its version is pinned and the tests of this folder are the contract.
+"""
+
+import logging
+import os
+import queue
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+from pynetdicom._globals import MODE_ACCEPTOR
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.association import Association
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.fsm import InvalidEventError
+from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE, P_DATA
+from pynetdicom.transport import AssociationSocket
+
+from bfr_legacy.dimse.pdus import (
+    C_STORE_RQ,
+    COMMAND,
+    LAST,
+    Command,
+    PduReader,
+    ProtocolViolation,
+    command_pdus,
+    read_command,
+    store_response,
+)
+from bfr_legacy.dimse.status import CANNOT_UNDERSTAND, Rejection, error_comment
+
+if TYPE_CHECKING:
+    from pynetdicom.pdu_primitives import _PDUPrimitiveType
+
+    from bfr_legacy.dimse.store_scp import StorageStay
+
+BUFFER_BYTES = 1 << 20
+COMMAND_SET_MAX_BYTES = 64 * 1024
+IDENTIFIER_MAX_BYTES = 16 << 20  # data sets of other services are read into memory
+WAIT_S = 1.0  # how late a timer may be noticed
+LINGER_S = 2.0  # how long a peer may take to close after the last PDU
+
+log = logging.getLogger("bfr.dimse")
+
+
+class StreamSocket(AssociationSocket):
+    """A socket that sends at once and is closed for certain."""
+
+    def __init__(
+        self, association: "StreamAssociation", connection: socket.socket, timeout_s: float
+    ) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A peer that no longer reads must not hold the thread for ever. This is the kernel's own
+        # timeout, because Python's would add a poll to each read.
+        timeval = struct.pack("@ll", int(timeout_s), int(timeout_s % 1 * 1_000_000))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+        super().__init__(association, client_socket=connection)
+
+    def _shutdown_socket(self) -> None:
+        if self.socket is not None:
+            try:
+                self.socket.shutdown(socket.SHUT_RDWR)
+            except OSError:  # the peer was first
+                pass
+            self.socket.close()
+
+
+class _ToUser(queue.Queue["A_ASSOCIATE | A_RELEASE | A_ABORT | A_P_ABORT"]):
+    """The queue to the association, which also wakes it where it waits for messages."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        super().__init__()
+        self._wake = wake
+
+    def put(
+        self,
+        item: A_ASSOCIATE | A_RELEASE | A_ABORT | A_P_ABORT,
+        block: bool = True,
+        timeout: float | None = None,
+    ) -> None:
+        super().put(item, block, timeout)
+        self._wake()
+
+
+class StreamDUL(DULServiceProvider):
+    """The reader and writer of one connection, with a thread of its own."""
+
+    def __init__(self, association: "StreamAssociation", p_data_max_bytes: int) -> None:
+        super().__init__(association)
+        self.name = f"dimse-reader-{association.number}"
+        self.daemon = True
+        self.to_user_queue = _ToUser(association.wake)
+        self.storage: StorageStay | None = None  # set when the association is admitted
+        self.storage_contexts: frozenset[int] = frozenset()
+        self.committing = False
+        self._run_loop_delay = 0  # waiting is done in poll
+        self._reader = PduReader(self._take_pdu, self._take_fragment, p_data_max_bytes)
+        self._buffer = bytearray()
+        self._unread = memoryview(b"")
+        self._command_set = bytearray()
+        self._message_context: int | None = None  # context of the message that is arriving
+        self._storing: Command | None = None  # the C-STORE-RQ whose data set is arriving
+        self._identifier_bytes: int | None = None  # of another message's data set, so far
+        self._linger_until: float | None = None
+        self._poll = select.poll()
+        self._wake_reader = self._wake_writer = -1
+        self._wake_lock = threading.Lock()
+
+    @property
+    def storing(self) -> bool:
+        """True while an object arrives or is committed."""
+        return self._storing is not None
+
+    def run_reactor(self) -> None:
+        """Run until the connection is closed; whatever happens, nothing stays open."""
+        stream = cast(StreamSocket, self.socket)
+        self._buffer = bytearray(BUFFER_BYTES)
+        with self._wake_lock:
+            self._wake_reader, self._wake_writer = os.pipe()
+            os.set_blocking(self._wake_reader, False)
+            os.set_blocking(self._wake_writer, False)
+        self._poll.register(cast(socket.socket, stream.socket), select.POLLIN)
+        self._poll.register(self._wake_reader, select.POLLIN)
+        try:
+            super().run_reactor()
+        except InvalidEventError as error:  # both ends acted at once: the connection is over
+            log.debug("association ended in disorder: %s", error)
+        except Exception:  # the edge of the thread
+            log.exception("the DIMSE reader failed")
+        finally:
+            self._close(stream)
+
+    def send_pdu(self, primitive: "_PDUPrimitiveType") -> None:
+        """Queue a primitive for sending and wake the thread that sends it."""
+        super().send_pdu(primitive)
+        self._wake()
+
+    def kill_dul(self) -> None:
+        """Let the thread end."""
+        super().kill_dul()
+        self._wake()
+
+    def stop_dul(self) -> bool:
+        """Let the thread end when the association is over; return whether it was."""
+        if self.state_machine.current_state != "Sta1":
+            return False
+        self.kill_dul()
+        self.join()
+        return True
+
+    def _wake(self) -> None:
+        with self._wake_lock:
+            if self._wake_writer >= 0:
+                try:
+                    os.write(self._wake_writer, b"\0")
+                except BlockingIOError:  # full of wake-ups not yet read
+                    pass
+
+    def _close(self, stream: StreamSocket) -> None:
+        if self.storage is not None:
+            self.storage.close()
+        stream._shutdown_socket()
+        with self._wake_lock:
+            os.close(self._wake_reader)
+            os.close(self._wake_writer)
+            self._wake_reader = self._wake_writer = -1
+        self._unread = memoryview(b"")
+        self._buffer = bytearray()
+        self._kill_thread = True
+        ended = A_P_ABORT()
+        ended.provider_reason = 0x00
+        self.to_user_queue.put(ended)
+
+    def _process_recv_primitive(self) -> bool:
+        # One event at a time: pynetdicom would announce the waiting primitive once per loop.
+        return self.event_queue.empty() and super()._process_recv_primitive()
+
+    def _is_transport_event(self) -> bool:
+        if not self.event_queue.empty():
+            return False
+        try:
+            if self.state_machine.current_state == "Sta13":
+                return self._linger()
+            if not self._unread and not self._receive(WAIT_S):
+                return False
+            self._unread = self._unread[self._reader.feed(self._unread) :]
+        except ProtocolViolation as violation:
+            log.warning("association aborted: remote=%s sent %s", self._remote, violation)
+            self._unread = memoryview(b"")
+            if self.event_queue.empty():
+                self.event_queue.put("Evt19")
+        except Exception:  # pynetdicom sends the A-ABORT for it, but its own log is off
+            log.exception("the DIMSE reader failed")
+            raise
+        return True
+
+    @property
+    def _remote(self) -> str:
+        address = self.assoc.requestor.address_info
+        return address.address if address else "?"
+
+    def _receive(self, wait_s: float) -> bool:
+        connection = cast(StreamSocket, self.socket).socket
+        readable = False
+        for descriptor, _ in self._poll.poll(wait_s * 1000):
+            if descriptor == self._wake_reader:
+                os.read(self._wake_reader, 4096)
+            else:
+                readable = True
+        if not readable or connection is None:
+            return False
+        try:
+            received = connection.recv_into(self._buffer)
+        except OSError:  # reset by the peer: as closed as the orderly way
+            received = 0
+        if received == 0:
+            self.event_queue.put("Evt17")
+            return False
+        self._unread = memoryview(self._buffer)[:received]
+        return True
+
+    def _linger(self) -> bool:
+        """Read and let fall what still comes, so that our last PDU is not lost in a reset."""
+        stream = cast(StreamSocket, self.socket)
+        if self._linger_until is None:
+            self._linger_until = time.monotonic() + LINGER_S
+            if self.storage is not None:
+                self.storage.abort()
+            if stream.socket is not None:
+                try:
+                    stream.socket.shutdown(socket.SHUT_WR)
+                except OSError:  # the peer was first
+                    pass
+        left_s = self._linger_until - time.monotonic()
+        if left_s <= 0:
+            stream.close()
+            return True
+        received = self._receive(min(left_s, WAIT_S))
+        self._unread = memoryview(b"")
+        return received
+
+    def _take_pdu(self, pdu: bytes) -> None:
+        try:
+            decoded, event = self._decode_pdu(bytearray(pdu))
+            decoded.to_primitive()  # else it would fail inside the state machine
+        except Exception as error:  # pynetdicom raises whatever its decoders trip over
+            raise ProtocolViolation(
+                f"a PDU of type {pdu[0]:02X}H that cannot be decoded ({type(error).__name__})"
+            ) from error
+        self._recv_pdu.put(decoded)
+        self.event_queue.put(event)
+
+    def _take_fragment(
+        self, context_id: int, control: int, piece: memoryview, value_ends: bool
+    ) -> None:
+        if self.state_machine.current_state not in ("Sta6", "Sta7"):
+            raise ProtocolViolation("P-DATA outside an association")
+        if self._message_context is None:
+            self._message_context = context_id
+        elif self._message_context != context_id:
+            raise ProtocolViolation("a message in two presentation contexts")
+        message_ends = value_ends and bool(control & LAST)
+        data_set_begun = self._storing is not None or self._identifier_bytes is not None
+        if bool(control & COMMAND) == data_set_begun:
+            raise ProtocolViolation("a command within a data set, or a data set without command")
+        if control & COMMAND:
+            self._take_command(context_id, piece, message_ends)
+        elif self._storing is not None and self.storage is not None:
+            self.storage.write(piece)
+            if message_ends:
+                self._answer_store(self._storing, context_id)
+        else:
+            self._take_identifier(context_id, piece, message_ends)
+
+    def _take_command(self, context_id: int, piece: memoryview, ends: bool) -> None:
+        self._command_set += piece
+        if len(self._command_set) > COMMAND_SET_MAX_BYTES:
+            raise ProtocolViolation(f"a command set of more than {COMMAND_SET_MAX_BYTES} bytes")
+        if not ends:
+            return
+        command_set = bytes(self._command_set)
+        self._command_set.clear()
+        command = read_command(command_set)
+        if context_id not in self.assoc._accepted_cx:
+            raise ProtocolViolation(f"presentation context {context_id}, which was not accepted")
+        if command.command_field == C_STORE_RQ and self.storage is not None:
+            self._begin_store(self.storage, command, context_id)
+            return
+        self._pass_on(context_id, COMMAND | LAST, command_set)
+        if command.has_data_set:
+            self._identifier_bytes = 0
+        else:
+            self._message_context = None
+
+    def _take_identifier(self, context_id: int, piece: memoryview, ends: bool) -> None:
+        self._identifier_bytes = (self._identifier_bytes or 0) + len(piece)
+        if self._identifier_bytes > IDENTIFIER_MAX_BYTES:
+            raise ProtocolViolation(f"a data set of more than {IDENTIFIER_MAX_BYTES} bytes")
+        self._pass_on(context_id, LAST if ends else 0, bytes(piece))
+        if ends:
+            self._identifier_bytes = None
+            self._message_context = None
+
+    def _pass_on(self, context_id: int, control: int, value: bytes) -> None:
+        primitive = P_DATA()
+        # pynetdicom documents pairs and takes lists only.
+        pair = [context_id, bytes([control]) + value]
+        primitive.presentation_data_value_list = cast("list[tuple[int, bytes]]", [pair])
+        try:
+            self.assoc.dimse.receive_primitive(primitive)
+        except Exception as error:  # pynetdicom raises whatever its decoders trip over
+            raise ProtocolViolation(
+                f"a message that cannot be decoded ({type(error).__name__})"
+            ) from error
+        if not self.event_queue.empty():  # it was no valid message, and Evt19 is on its way
+            raise ProtocolViolation("a message that is not valid")
+
+    def _begin_store(self, storage: "StorageStay", command: Command, context_id: int) -> None:
+        context = self.assoc._accepted_cx[context_id]
+        self._storing = command
+        storage.begin(
+            sop_class_uid=_text(command.sop_class_uid),
+            sop_instance_uid=_text(command.sop_instance_uid),
+            context_sop_class_uid=(
+                str(context.abstract_syntax) if context_id in self.storage_contexts else ""
+            ),
+            transfer_syntax_uid=str(context.transfer_syntax[0]),
+        )
+        if not command.has_data_set:
+            storage.refuse(CANNOT_UNDERSTAND, "the C-STORE request has no data set")
+            self._answer_store(command, context_id)
+
+    def _answer_store(self, command: Command, context_id: int) -> None:
+        self.committing = True
+        try:
+            status, message = cast("StorageStay", self.storage).finish()
+        finally:
+            self._idle_timer.restart()
+            self.committing = False
+        self._storing = None
+        self._message_context = None
+        response = store_response(command, status, error_comment(message))
+        pdus = command_pdus(context_id, response, self.assoc.requestor.maximum_length or 0)
+        cast(StreamSocket, self.socket).send(pdus)
+
+
+def _text(uid: bytes) -> str:
+    return uid.rstrip(b"\0 ").decode("ascii", "replace")
+
+
+class StreamAssociation(Association):
+    """One association that a peer has asked for, with a thread of its own.
+
+    `admit` decides on the request: it returns None, or how to reject it. `on_end` is called when
+    everything is over.
+    """
+
+    def __init__(
+        self,
+        ae: ApplicationEntity,
+        number: int,
+        p_data_max_bytes: int,
+        admit: Callable[["StreamAssociation", A_ASSOCIATE], Rejection | None],
+        on_end: Callable[["StreamAssociation"], None],
+    ) -> None:
+        self.number = number
+        super().__init__(ae, MODE_ACCEPTOR)
+        self.name = f"dimse-AcceptorThread-{number}"
+        self.stream = StreamDUL(self, p_data_max_bytes)
+        self.dul = self.stream
+        self.acse_timeout = ae.acse_timeout  # once more, for the timers of this reader
+        self.network_timeout = ae.network_timeout
+        self._admit = admit
+        self._on_end = on_end
+        self._stopping = False
+
+    def wake(self) -> None:
+        """Let the association look around."""
+        self.dimse.msg_queue.put((None, None))
+
+    def stop_when_idle(self) -> None:
+        """Abort as soon as no object is arriving and no service is at work."""
+        self._stopping = True
+        self.wake()
+        if not self.is_established:
+            self.stream.kill_dul()
+
+    def run_reactor(self) -> None:
+        """Run from the connection to its end."""
+        try:
+            self._serve()
+        except Exception:  # the edge of the thread
+            log.exception("an association failed")
+        finally:
+            self.stream.kill_dul()
+            if self.stream.is_alive():
+                self.stream.join()
+            cast(StreamSocket, self.stream.socket)._shutdown_socket()
+            self._on_end(self)
+
+    def _serve(self) -> None:
+        self._started_dul = True
+        self.dul.start()
+        self._dul_ready.wait()
+        # The reader's ARTIM timer closes a silent connection, which ends the waiting.
+        request = self.dul.receive_pdu(wait=True)
+        if not isinstance(request, A_ASSOCIATE):
+            return
+        self.requestor.primitive = request
+        rejection = self._admit(self, request)
+        if rejection is None:
+            self.acse.negotiate_association()
+        else:
+            self.acse.send_reject(*rejection)
+            self.kill()
+        if self.is_established:
+            self._run_reactor()
+
+    def _run_reactor(self) -> None:
+        while not self._kill:
+            self._is_paused = True
+            self._reactor_checkpoint.wait()
+            self._is_paused = False
+            try:
+                context_id, message = self.dimse.msg_queue.get(timeout=WAIT_S)
+            except queue.Empty:
+                context_id, message = None, None
+            if message is not None and context_id is not None:
+                if not message.is_valid_request and not message.is_valid_response:
+                    log.warning("association aborted: an incomplete %s", message.msg_type)
+                    self.abort()
+                    return
+                self._serve_request(message, context_id)
+                self.dul._idle_timer.restart()
+            if self.is_established and self.acse.is_release_requested():
+                self.acse.send_release(is_response=True)
+                self.is_released = True
+                self.is_established = False
+                self.kill()
+            elif self.acse.is_aborted():
+                self.is_aborted = True
+                self.is_established = False
+                self.kill()
+            elif self._stopping and not self.stream.storing:
+                self.abort()
+            elif self.dul.idle_timer_expired() and not self.stream.committing:
+                log.info("association aborted: idle for %s s", self.network_timeout)
+                self.abort()

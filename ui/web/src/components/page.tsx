@@ -1,0 +1,32 @@
+import { useDocumentTitle } from '@mantine/hooks';
+import type { ReactNode } from 'react';
+import classes from './page.module.css';
+
+interface PageProps {
+  /** Also the title of the window: never a patient's name or number. */
+  title: string;
+  heading?: ReactNode;
+  lead?: ReactNode;
+  aside?: ReactNode;
+  wide?: boolean;
+  children: ReactNode;
+}
+
+/** The frame of every page but the viewer: heading, what it is for, and the content. */
+export function Page({ title, heading, lead, aside, wide = false, children }: PageProps) {
+  useDocumentTitle(`${title} – BFR`);
+  return (
+    <div className={classes.page} data-wide={wide}>
+      {heading ?? (
+        <div className={classes.heading}>
+          <div>
+            <h1>{title}</h1>
+            {lead && <p className={classes.lead}>{lead}</p>}
+          </div>
+          {aside}
+        </div>
+      )}
+      {children}
+    </div>
+  );
+}
