@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from bfr_command import doctor, exporting, importing, registering, serving, up
@@ -12,7 +12,7 @@ from bfr_command.database_session import migrate_database
 from bfr_core.errors import ArchiveError
 from bfr_core.settings import Settings
 
-Command = Callable[[Settings, argparse.Namespace], Awaitable[int]]
+Command = Callable[[Settings, argparse.Namespace], Coroutine[None, None, int]]
 
 
 def main() -> None:
@@ -25,7 +25,8 @@ def main() -> None:
             format="%(asctime)s %(levelname)s %(name)s %(message)s",
             stream=sys.stderr,
         )
-        logging.getLogger("procrastinate").setLevel(logging.WARNING)
+        for chatty in ("procrastinate", "pydicom", "pynetdicom", "uvicorn", "yoyo"):
+            logging.getLogger(chatty).setLevel(logging.ERROR)
         command: Command = arguments.command
         status = asyncio.run(command(settings, arguments))
     except ArchiveError as error:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,12 +28,6 @@ class Role:
 
     name: str
     command: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Child:
-    process: asyncio.subprocess.Process
-    ended: asyncio.Task[int]
 
 
 def restart_delay_s(previous_s: float, uptime_s: float) -> float:
@@ -101,7 +96,7 @@ class Supervisor:
                     await _until(stop, child.ended)
                     if stop.is_set():
                         return await self._stop(role, child)
-                    reason = _ending(child.ended.result())
+                    reason = _ending(await child.end())
             except OSError as error:
                 reason = f"could not be started ({error.strerror})"
             delay_s = restart_delay_s(delay_s, loop.time() - started_s)
@@ -111,67 +106,99 @@ class Supervisor:
         return True
 
     @contextlib.asynccontextmanager
-    async def _running(self, role: Role) -> AsyncIterator[_Child]:
+    async def _running(self, role: Role) -> AsyncIterator["_Child"]:
         """Yield the started child; at the end nothing of it is left. Raises OSError."""
-        read_fd, write_fd = os.pipe()
-        with FileIO(read_fd) as output:
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *role.command,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    # A pipe of our own: a grandchild that keeps it open does not hide the end of
-                    # its parent.
-                    stdout=write_fd,
-                    stderr=write_fd,
-                    env=self._environment,
-                    # A terminal sends Ctrl-C to every process of its session's foreground group. In
-                    # a session of its own a role never sees it and cannot die half-way: we alone
-                    # do, and pass it on as SIGTERM. (Ignoring SIGINT would not hold, since servers
-                    # set handlers of their own.) The death signal follows the parent, not the
-                    # session, so it still comes.
-                    start_new_session=True,
-                    preexec_fn=partial(die_with_parent, signal.SIGTERM, os.getpid()),
-                )
-            finally:
-                os.close(write_fd)
-            ended = asyncio.create_task(process.wait())
-            passed_on = asyncio.create_task(_pass_on(role.name, output))
-            try:
-                self._on_event(f"{role.name} started as process {process.pid}")
-                yield _Child(process, ended)
-            finally:
-                # The session's id is the child's, so this reaches its own children as well.
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await ended
-                await asyncio.wait([passed_on], timeout=_OUTPUT_END_TIMEOUT_S)
-                passed_on.cancel()
-                await asyncio.wait([passed_on])
+        child, output = self._start(role)
+        passed_on = asyncio.create_task(_pass_on(role.name, output))
+        try:
+            self._on_event(f"{role.name} started as process {child.pid}")
+            yield child
+        finally:
+            await child.end()
+            await asyncio.wait([passed_on], timeout=_OUTPUT_END_TIMEOUT_S)
+            passed_on.cancel()
+            await asyncio.wait([passed_on])
+            output.close()
 
-    async def _stop(self, role: Role, child: _Child) -> bool:
-        with contextlib.suppress(ProcessLookupError):
-            child.process.terminate()
+    def _start(self, role: Role) -> tuple["_Child", FileIO]:
+        """Return the child and the end of the pipe that it writes to. Raises OSError."""
+        read_fd, write_fd = os.pipe()
+        try:
+            process = subprocess.Popen(
+                role.command,
+                stdin=subprocess.DEVNULL,
+                stdout=write_fd,
+                stderr=write_fd,
+                env=self._environment,
+                # A terminal sends Ctrl-C to every process of its session's foreground group. In a
+                # session of its own a role never sees it and cannot die half-way: we alone do, and
+                # pass it on as SIGTERM. (Ignoring SIGINT would not hold, since servers set handlers
+                # of their own.) The death signal follows the parent, not the session, so it still
+                # comes.
+                start_new_session=True,
+                preexec_fn=partial(die_with_parent, signal.SIGTERM, os.getpid()),
+            )
+        except BaseException:
+            os.close(read_fd)
+            raise
+        finally:
+            os.close(write_fd)
+        return _Child(process), FileIO(read_fd)
+
+    async def _stop(self, role: Role, child: "_Child") -> bool:
+        child.terminate()
         if not await _until(self._at_once, child.ended, timeout_s=self._stop_timeout_s):
             self._on_event(f"{role.name} did not stop when asked and is killed")
             return False
-        status = child.ended.result()
+        status = await child.end()
         clean = status in _STOPPED_CLEANLY
         self._on_event(f"{role.name} {'stopped' if clean else _ending(status)}")
         return clean
 
 
+class _Child:
+    """A child process, which stays a zombie until `end`: till then its number is no other's."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self.pid = process.pid
+        self.ended = asyncio.Event()
+        self._pidfd = os.pidfd_open(process.pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._hear_end)
+
+    def _hear_end(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        self.ended.set()
+
+    def terminate(self) -> None:
+        """Ask the child to stop."""
+        # Not by Popen, which reaps the child when it has ended by itself in the meantime.
+        signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
+
+    async def end(self) -> int:
+        """Return the exit status, after killing what is left of the child and its children."""
+        if self._process.returncode is None:
+            # The session's id is the child's, so this reaches its own children as well.
+            os.killpg(self.pid, signal.SIGKILL)
+            await self.ended.wait()
+            os.close(self._pidfd)
+            self._process.wait()
+        return self._process.returncode
+
+
 async def _until(
-    event: asyncio.Event, ended: asyncio.Task[int], timeout_s: float | None = None
+    event: asyncio.Event, other: asyncio.Event, timeout_s: float | None = None
 ) -> bool:
-    """Return True when `ended` is done; waits no longer than for `event` or `timeout_s`."""
-    happened = asyncio.create_task(event.wait())
-    await asyncio.wait([happened, ended], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    happened.cancel()
-    return ended.done()
+    """Return True when `other` has happened; waits no longer than for `event` or `timeout_s`."""
+    happened = [asyncio.create_task(event.wait()), asyncio.create_task(other.wait())]
+    await asyncio.wait(happened, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    for task in happened:
+        task.cancel()
+    return other.is_set()
 
 
 def _ending(status: int) -> str:
-    if status < 0:
+    if -status in [*signal.Signals]:
         return f"ended by {signal.Signals(-status).name}"
     return f"ended with status {status}"
 

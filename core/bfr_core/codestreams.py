@@ -1,5 +1,6 @@
 """Codestreams: the samples of one compressed frame (PS3.5 §8.2 and §A.4)."""
 
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -193,11 +194,18 @@ def _decode(
         )
     depth = 8 if codestream.precision <= 8 else 16 if codestream.precision <= 16 else 32
     shape = size if image.samples_per_pixel > 1 else size[:2]
-    out: Samples = np.empty(shape, f"{'i' if codestream.signed else 'u'}{depth // 8}")
+    # Zeros: a codec that gives up half-way must not leave what the memory held before.
+    out: Samples = np.zeros(shape, f"{'i' if codestream.signed else 'u'}{depth // 8}")
+    unwritten = os.urandom(out[-1].nbytes) if codec is imagecodecs.htj2k_decode else b""
+    if unwritten:
+        out[-1] = np.frombuffer(unwritten, out.dtype).reshape(out[-1].shape)
     try:
         samples = codec(frame, out=out, **options)
     except _CODEC_ERRORS as error:
         raise Invalid(f"The {name} frame is damaged or not as its header says.") from error
+    # imagecodecs prints the errors that OpenJPH meets within a frame and goes on as if it had none.
+    if unwritten and samples[-1].tobytes() == unwritten:
+        raise Invalid(f"The {name} frame is damaged: its last row is missing.")
     if image.signed and not codestream.signed:
         bits = min(image.bits_stored, codestream.precision)
         samples = _sign_extended(samples, bits)
@@ -288,7 +296,15 @@ def _read_jpeg_2000(frame: bytes) -> Codestream:
     start = frame.find(_JPEG_2000_START, 0, _START_SEARCH_BYTES)
     if start < 0 or len(frame) < start + 4 + _JPEG_2000_SIZE.size:
         raise Invalid("The JPEG 2000 frame is damaged: it has no image size.")
-    _, _, right, bottom, left, top, *_, components = _JPEG_2000_SIZE.unpack_from(frame, start + 4)
+    _, _, right, bottom, left, top, *tile, components = _JPEG_2000_SIZE.unpack_from(
+        frame, start + 4
+    )
+    tile_width, tile_height, tile_left, tile_top = tile
+    # The first tile holds the first pixel (ISO/IEC 15444-1 §B.3): OpenJPH has no end otherwise.
+    if not (tile_left <= left < tile_left + tile_width and left < right) or not (
+        tile_top <= top < tile_top + tile_height and top < bottom
+    ):
+        raise Invalid("The JPEG 2000 frame is damaged: its tiles do not cover it.")
     begin = start + 4 + _JPEG_2000_SIZE.size
     segments = frame[begin : begin + 3 * components]
     if len(segments) < 3 * components or len(set(zip(*[iter(segments)] * 3, strict=True))) != 1:

@@ -6,36 +6,37 @@ add up. What does not fit in the bytes at hand is refused.
 """
 
 import mmap
-import struct
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from bfr_core.character_sets import TextDecoder
+from bfr_core.element_headers import (
+    ITEM,
+    ITEM_END,
+    SEQUENCE_END,
+    UNDEFINED_LENGTH,
+    ElementHeaderReader,
+    Octets,
+    is_vr,
+)
 from bfr_core.errors import Invalid
 from bfr_core.value_representations import (
     DATA_SET_TRAILING_PADDING,
     LUT_DESCRIPTORS,
     SPECIFIC_CHARACTER_SET,
     Convert,
-    DictionaryEntry,
     Misfit,
     inline_binary,
-    key_of,
     look_up,
     pixel_values,
-    tables,
+    unusual_key,
     with_unsigned_entries,
 )
-
-Octets = bytes | bytearray | memoryview | mmap.mmap
 
 PIXEL_DATA_KEYS = frozenset({"7FE00008", "7FE00009", "7FE00010"})
 PIXEL_REPRESENTATION = "00280103"
 
-_ITEM = "FFFEE000"
-_ITEM_END = "FFFEE00D"
-_SEQUENCE_END = "FFFEE0DD"
-_UNDEFINED_LENGTH = 0xFFFFFFFF
+_OCTETS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _UNKNOWN_VR_MAX_BYTES = 0xFFFE  # up to here UN has the dictionary's VR, as pydicom
 _UNCOUNTED_VALUE_BYTES = 16
 
@@ -66,22 +67,6 @@ class EncapsulatedValue(NamedTuple):
     fragments: tuple[tuple[int, int], ...]  # (offset, length) of each
 
 
-class _Layout(NamedTuple):
-    """How the parts of an element lie in the bytes under one byte order."""
-
-    explicit: struct.Struct  # tag, VR, 16-bit length
-    implicit: struct.Struct  # tag, 32-bit length
-    length: struct.Struct  # 32-bit length
-
-
-class _ElementHeader(NamedTuple):
-    key: str
-    name: str  # VR, also "US or SS" and the like
-    convert: Convert | None
-    value: int  # offset
-    length: int
-
-
 class _Scope(NamedTuple):
     """What holds for all elements of a data set or an item."""
 
@@ -92,18 +77,8 @@ class _Scope(NamedTuple):
     path: str  # "" or "<key>/<item>/", as in a BulkDataURI
 
 
-def _layout(order: str) -> _Layout:
-    return _Layout(
-        struct.Struct(order + "4s2sH"), struct.Struct(order + "4sI"), struct.Struct(order + "I")
-    )
-
-
 def _tag(path: str, key: str) -> str:
     return f"{path}({key[:4]},{key[4:]})"
-
-
-def _is_vr(octets: bytes) -> bool:
-    return octets.isalpha() and octets.isupper()
 
 
 class DataElementReader:
@@ -113,16 +88,17 @@ class DataElementReader:
         self.bulk_data: dict[str, NativeValue] = {}  # by the path in a BulkDataURI
         self.pixel_data: tuple[str, str, NativeValue | EncapsulatedValue] | None = None  # key, VR
         self.character_set: tuple[str, ...] = ()  # as sent
+        self.headers: Final = ElementHeaderReader(data, big_endian=big_endian)
         self._data: Final = data
+        self._copied: Final = not isinstance(data, bytes | mmap.mmap)  # slices are no bytes
         self._limits: Final = limits
         self._big_endian: Final = big_endian
-        self._tables: Final = tables(big_endian=big_endian)
-        self._layout: Final = _layout(">" if big_endian else "<")
         self._text: Final = TextDecoder(())
         self._elements_left = limits.max_elements
         self._values_left = limits.max_values
         self._ceiling = 0  # values of a header lie below this offset
-        self._unresolved: list[tuple[str, dict[str, Any], bytes]] = []  # "US or SS"
+        # "US or SS": (path, element, offset, length)
+        self._unresolved: list[tuple[str, dict[str, Any], int, int]] = []
 
     @property
     def beyond_ascii(self) -> bool:
@@ -135,9 +111,6 @@ class DataElementReader:
         Raises Invalid.
         """
         self._ceiling = start + self._limits.header_max_bytes
-        if start + 8 <= end:
-            vr = bytes(self._data[start + 4 : start + 6])
-            explicit = _is_vr(vr) if explicit else vr in self._tables.by_vr
         dataset, _ = self._elements(start, end, _Scope(end, explicit, self._text, 0, ""))
         return dataset
 
@@ -146,12 +119,12 @@ class DataElementReader:
 
         An item of undefined length has `scope.end` for `soft_end`.
         """
-        data = self._data
-        unpack_explicit = self._layout.explicit.unpack_from
-        unpack_implicit = self._layout.implicit.unpack_from
-        unpack_length = self._layout.length.unpack_from
-        common_key, by_vr = self._tables.keys.get, self._tables.by_vr.get
-        in_dictionary = self._tables.dictionary.get
+        data, copied, headers = self._data, self._copied, self.headers
+        unpack_explicit = headers.explicit
+        unpack_implicit = headers.implicit
+        unpack_length = headers.length
+        common_key, by_vr = headers.tables.keys.get, headers.tables.by_vr.get
+        in_dictionary = headers.tables.dictionary.get
         end, explicit, text, depth, path = scope
         elements_left, values_left = self._elements_left, self._values_left
         bound = min(end, self._ceiling)
@@ -176,11 +149,13 @@ class DataElementReader:
                     if long:
                         value = at + 12
                         if value > end:
-                            raise self._truncated(scope, self._key(tag), 12, at)
+                            raise self._truncated(scope, self.headers.key(tag), 12, at)
                         (length,) = unpack_length(data, at + 8)
                     common = common_key(tag)
-                    special = common is None
-                    key = common or self._key(tag)
+                    if common is None:
+                        key, special = unusual_key(tag, self._big_endian)
+                    else:
+                        key = common
             else:
                 tag, length = unpack_implicit(data, at)
                 entry = in_dictionary(tag)
@@ -188,19 +163,19 @@ class DataElementReader:
                 if entry is not None:
                     key, name, convert = entry
             if odd:
-                special = True
-                key, name, convert, value, length = self._odd_header(at, soft_end, scope)
-                if key == _SEQUENCE_END and depth and soft_end == end:
+                _, special = unusual_key(tag, self._big_endian)
+                odd_header = headers.odd_header(at, soft_end, end, explicit=explicit)
+                key, name, convert, value, length = odd_header
+                if key == SEQUENCE_END and depth and soft_end == end:
                     break
-                if key in (_ITEM_END, _SEQUENCE_END):
+                if key in (ITEM_END, SEQUENCE_END):
                     at = value
-                    if key == _ITEM_END and depth:
+                    if key == ITEM_END and depth:
                         break
                     continue
-            if convert is None or length == _UNDEFINED_LENGTH:
+            if convert is None or length == UNDEFINED_LENGTH:
                 self._elements_left, self._values_left = elements_left, values_left
-                header = _ElementHeader(key, name, convert, value, length)
-                element, at = self._structure(header, scope)
+                element, at = self._structure(key, name, convert, value, length, scope)
                 elements_left, values_left = self._elements_left, self._values_left
                 bound = min(end, self._ceiling)
                 if element is None:
@@ -209,7 +184,9 @@ class DataElementReader:
                 at = value + length
                 if at > bound:
                     raise self._truncated(scope, key, length, value)
-                raw = bytes(data[value:at])
+                raw: Any = data[value:at]
+                if copied:
+                    raw = bytes(raw)
                 try:
                     values = convert(raw, text)
                 except Misfit:
@@ -240,55 +217,24 @@ class DataElementReader:
             dataset = {key: dataset[key] for key in in_order}
         return dataset, at
 
-    def _odd_header(self, at: int, soft_end: int, scope: _Scope) -> _ElementHeader:
-        """Return the header of an element whose tag or VR is in no table.
-
-        Implicit VR: private elements, repeating groups, group lengths and delimiters. Explicit VR:
-        a VR that PS3.5 does not know, or an element that is in Implicit VR after all.
-        """
-        tag, length = self._layout.implicit.unpack_from(self._data, at)
-        key = self._key(tag)
-        if key == _ITEM:
-            raise Invalid(f"an item (FFFE,E000) at byte {at} lies outside a sequence")
-        if key in (_ITEM_END, _SEQUENCE_END):
-            return _ElementHeader(key, "UN", None, at + 8, 0)
-        implicit = _ElementHeader(*self._entry(tag), at + 8, length)
-        if not scope.explicit:
-            return implicit
-        _, vr, short_length = self._layout.explicit.unpack_from(self._data, at)
-        readings = [_ElementHeader(key, "UN", None, at + 8, short_length)]
-        if bytes(self._data[at + 6 : at + 8]) == b"\0\0" and at + 12 <= scope.end:
-            # PS3.5 §6.2: the VRs to come have a 32-bit length.
-            (long_length,) = self._layout.length.unpack_from(self._data, at + 8)
-            readings.insert(0, _ElementHeader(key, "UN", None, at + 12, long_length))
-        if not _is_vr(vr):
-            readings.insert(0, implicit)
-        for reading in readings:
-            if self._is_followed(reading, soft_end, scope.end):
-                return reading
-        return readings[0]
-
-    def _is_followed(self, header: _ElementHeader, soft_end: int, end: int) -> bool:
-        """Return whether a higher tag, an item's first tag or the end comes after the value."""
-        stop = header.value
-        if header.length != _UNDEFINED_LENGTH:
-            stop += header.length
-        if stop in (soft_end, end):
-            return True
-        return stop + 8 <= end and self._key(bytes(self._data[stop : stop + 4])) > header.key
-
     def _structure(
-        self, header: _ElementHeader, scope: _Scope
+        self,
+        key: str,
+        name: str,
+        convert: Convert | None,
+        value: int,
+        length: int,
+        scope: _Scope,
     ) -> tuple[dict[str, Any] | None, int]:
         """Return an element that is more than texts or numbers, and the offset after it.
 
         None in place of the element: the pixel data of the instance.
         """
-        key, name, convert, value, length = header
+        declared = name
         if name == "UN" and length <= _UNKNOWN_VR_MAX_BYTES and scope.explicit:
             _, name, convert = look_up(key, self._big_endian)
         is_pixel_data = scope.depth == 0 and key in PIXEL_DATA_KEYS
-        if length == _UNDEFINED_LENGTH:
+        if length == UNDEFINED_LENGTH:
             if is_pixel_data or (convert is None and name not in ("SQ", "UN")):
                 return self._encapsulated(key, value, scope, is_pixel_data)
             return self._sequence(key, value, scope.end, scope, delimited=True)
@@ -300,40 +246,34 @@ class DataElementReader:
             self.pixel_data = (key, name, NativeValue(value, length))
             self._ceiling += length
             return None, stop
+        if name in _OCTETS:
+            return self._binary(name, scope.path + key, value, length), stop
         if name == "SQ":
-            return self._defined_sequence(header, stop, scope)
+            return self._defined_sequence(key, value, stop, scope, certain=declared == "SQ")
         if name == "US or OW":  # LUT Data: words, but for a table of one entry, as pydicom
             name = "US" if length <= 2 else "OW"
-            convert = self._tables.by_vr[name.encode()].convert
-        if name == "US or SS" or convert is not None:
-            if stop > self._ceiling:
-                raise self._truncated(scope, key, length, value)
-            raw = bytes(self._data[value:stop])
-            if convert is None:
-                element: dict[str, Any] = {"vr": "US"}
-                self._unresolved.append((key, element, raw))
-                return element, stop
-            try:
-                values = convert(raw, scope.text)
-            except Misfit:
-                name = "UN"
-            else:
-                if values is None:
-                    return {"vr": name}, stop
-                self._values_left -= len(values)
-                if self._values_left < 0:
-                    raise self._too_many_values()
-                return {"vr": name, "Value": values}, stop
-        if " or " in name:
-            name = "OW"
-        return self._binary(name, scope.path + key, value, length), stop
+            convert = self.headers.tables.by_vr[name.encode()].convert
+        if name != "US or SS" and convert is None:
+            return self._binary("OW", scope.path + key, value, length), stop
+        if stop > self._ceiling:
+            raise self._truncated(scope, key, length, value)
+        element: dict[str, Any] = {"vr": name}
+        if convert is None:
+            self._unresolved.append((scope.path + key, element, value, length))
+            return element, stop
+        try:
+            values = convert(bytes(self._data[value:stop]), scope.text)
+        except Misfit:
+            return self._binary("UN", scope.path + key, value, length), stop
+        if values is not None:
+            element["Value"] = self._counted(values)
+        return element, stop
 
     def _defined_sequence(
-        self, header: _ElementHeader, stop: int, scope: _Scope
+        self, key: str, value: int, stop: int, scope: _Scope, *, certain: bool
     ) -> tuple[dict[str, Any], int]:
-        key, name, _, value, length = header
-        inner = scope if scope.depth else scope._replace(end=stop)
-        if name != "UN":
+        if certain:
+            inner = scope if scope.depth else scope._replace(end=stop)
             element, at = self._sequence(key, value, stop, inner, delimited=False)
             return element, max(at, stop)
         # The dictionary says SQ of octets that the sender knew nothing of: they need not be one.
@@ -344,7 +284,7 @@ class DataElementReader:
             while len(self.bulk_data) > found:
                 self.bulk_data.popitem()
             del self._unresolved[unresolved:]
-            element = self._binary("UN", scope.path + key, value, length)
+            element = self._binary("UN", scope.path + key, value, stop - value)
         return element, stop
 
     def _sequence(
@@ -368,22 +308,22 @@ class DataElementReader:
                 self._check_tail(at, scope)
                 at = end
                 break
-            tag, length = self._layout.implicit.unpack_from(self._data, at)
-            item_key = self._key(tag)
-            if item_key == _SEQUENCE_END:
+            tag, length = self.headers.implicit(self._data, at)
+            item_key = self.headers.key(tag)
+            if item_key == SEQUENCE_END:
                 at = content
                 break
-            if item_key != _ITEM:
+            if item_key != ITEM:
                 raise Invalid(f"{_tag(path, key)} has {_tag('', item_key)} in place of an item")
             if self._elements_left <= 0:
                 raise self._too_many_elements()
             self._elements_left -= 1
             item_path = f"{path}{key}/{len(items) + 1}/"
-            item_end = end if length == _UNDEFINED_LENGTH else content + length
+            item_end = end if length == UNDEFINED_LENGTH else content + length
             if item_end > end:
                 raise self._truncated(scope, key, length, content)
             # An explicit data set may hold items in Implicit VR (PS3.5 §6.2.2), never the reverse.
-            item_explicit = explicit and _is_vr(bytes(self._data[content + 4 : content + 6]))
+            item_explicit = explicit and is_vr(bytes(self._data[content + 4 : content + 6]))
             item_scope = _Scope(end, item_explicit, text, depth + 1, item_path)
             item, at = self._elements(content, item_end, item_scope)
             items.append(item)
@@ -402,11 +342,11 @@ class DataElementReader:
                     f"{name} is truncated: {len(fragments)} fragments"
                     " without a sequence delimitation item"
                 )
-            tag, length = self._layout.implicit.unpack_from(self._data, at)
-            item_key = self._key(tag)
-            if item_key == _SEQUENCE_END:
+            tag, length = self.headers.implicit(self._data, at)
+            item_key = self.headers.key(tag)
+            if item_key == SEQUENCE_END:
                 break
-            if item_key != _ITEM:
+            if item_key != ITEM:
                 raise Invalid(f"{name} has {_tag('', item_key)} in place of a fragment")
             at = content + length
             if at > end:
@@ -438,17 +378,23 @@ class DataElementReader:
         """Give the elements of "US or SS" from `first` on their VR, by Pixel Representation."""
         representation = dataset.get(PIXEL_REPRESENTATION, {}).get("Value", [0])[0]
         signed = representation not in (0, None)
-        for key, element, raw in self._unresolved[first:]:
+        for path, element, offset, length in self._unresolved[first:]:
+            raw = bytes(self._data[offset : offset + length])
             try:
-                values = pixel_values(key, raw, signed=signed, big_endian=self._big_endian)
+                values = pixel_values(path[-8:], raw, signed=signed, big_endian=self._big_endian)
             except Misfit:
-                element["vr"] = "UN"
-                element["InlineBinary"] = inline_binary("UN", raw, big_endian=self._big_endian)
+                element.update(self._binary("UN", path, offset, length))
                 continue
             element["vr"] = "SS" if signed else "US"
             if values is not None:
-                element["Value"] = values
+                element["Value"] = self._counted(values)
         del self._unresolved[first:]
+
+    def _counted(self, values: list[Any]) -> list[Any]:
+        self._values_left -= len(values)
+        if self._values_left < 0:
+            raise self._too_many_values()
+        return values
 
     def _declare_character_set(self, element: dict[str, Any], depth: int) -> TextDecoder:
         """Return the decoder that `element` asks for, and say ISO_IR 192 in its place."""
@@ -459,12 +405,6 @@ class DataElementReader:
         element.clear()
         element.update(vr="CS", Value=["ISO_IR 192"])
         return TextDecoder(terms)
-
-    def _entry(self, tag: bytes) -> DictionaryEntry:
-        return self._tables.dictionary.get(tag) or look_up(self._key(tag), self._big_endian)
-
-    def _key(self, tag: bytes) -> str:
-        return key_of(tag, self._big_endian)
 
     def _check_tail(self, at: int, scope: _Scope) -> None:
         """Accept what is too short for an element if it is padding. Raises Invalid."""

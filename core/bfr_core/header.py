@@ -9,9 +9,10 @@ from base64 import b64decode
 from dataclasses import dataclass
 from typing import Any
 
-from bfr_core.data_elements import DataElementReader, HeaderLimits, NativeValue, Octets
+from bfr_core.data_elements import DataElementReader, HeaderLimits, NativeValue
+from bfr_core.element_headers import Octets
 from bfr_core.errors import Invalid, NotFound
-from bfr_core.value_representations import SPECIFIC_CHARACTER_SET, tables
+from bfr_core.value_representations import SPECIFIC_CHARACTER_SET
 
 __all__ = [
     "Header",
@@ -124,13 +125,14 @@ def _read(data: Octets, limits: HeaderLimits) -> tuple[Header, DataElementReader
     reader = DataElementReader(
         octets, limits, big_endian=meta.transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN
     )
-    dataset = reader.read(
-        start, len(octets), explicit=meta.transfer_syntax_uid != IMPLICIT_VR_LITTLE_ENDIAN
+    explicit = reader.headers.is_explicit(
+        start, len(octets), expected=meta.transfer_syntax_uid != IMPLICIT_VR_LITTLE_ENDIAN
     )
+    dataset = reader.read(start, len(octets), explicit=explicit)
     header = Header(
         transfer_syntax_uid=meta.transfer_syntax_uid,
         file_meta=meta.elements,
-        dataset_offset=meta.end,
+        dataset_offset=meta.end if inflated else start,
         dataset=_in_unicode(dataset, reader),
         pixel_data=_pixel_data(octets, dataset, reader, limits),
         inflated=inflated,
@@ -142,29 +144,13 @@ def _read(data: Octets, limits: HeaderLimits) -> tuple[Header, DataElementReader
 def _read_file_meta(data: Octets, limits: HeaderLimits) -> _FileMeta:
     if len(data) < _META_OFFSET or bytes(data[_PREAMBLE_BYTES:_META_OFFSET]) != b"DICM":
         raise Invalid(f"no DICOM prefix at byte {_PREAMBLE_BYTES}")
-    end = _end_of_group(data, _META_OFFSET, _META_GROUP)
-    elements = DataElementReader(data, limits).read(_META_OFFSET, end, explicit=True)
+    reader = DataElementReader(data, limits)
+    end = reader.headers.end_of_group(_META_GROUP, _META_OFFSET, len(data))
+    elements = reader.read(_META_OFFSET, end, explicit=True)
     values = elements.get("00020010", {}).get("Value")
     if not values or not isinstance(values[0], str):
         raise Invalid("the file meta information has no Transfer Syntax UID (0002,0010)")
     return _FileMeta(values[0], elements, end)
-
-
-def _end_of_group(data: Octets, at: int, group: bytes) -> int:
-    """Return where the little endian elements of `group` that start at `at` end."""
-    by_vr = tables(big_endian=False).by_vr
-    size = len(data)
-    while at + 8 <= size and bytes(data[at : at + 2]) == group:
-        vr = bytes(data[at + 4 : at + 6])
-        if vr not in by_vr:  # Implicit VR, which some writers use here
-            at += 8 + _LITTLE_ENDIAN_LENGTH.unpack_from(data, at + 4)[0]
-        elif not by_vr[vr].long:
-            at += 8 + int.from_bytes(data[at + 6 : at + 8], "little")
-        elif at + 12 <= size:
-            at += 12 + _LITTLE_ENDIAN_LENGTH.unpack_from(data, at + 8)[0]
-        else:
-            break
-    return min(at, size)
 
 
 def _skip_command_set(data: Octets, at: int) -> int:
@@ -174,8 +160,11 @@ def _skip_command_set(data: Octets, at: int) -> int:
     """
     size = len(data)
     while at + 8 <= size and bytes(data[at : at + 2]) == _COMMAND_GROUP:
-        at += 8 + _LITTLE_ENDIAN_LENGTH.unpack_from(data, at + 4)[0]
-    return min(at, size)
+        (length,) = _LITTLE_ENDIAN_LENGTH.unpack_from(data, at + 4)
+        at += 8 + length
+        if at > size:
+            raise Invalid(f"a command element at byte {at - 8 - length} is truncated")
+    return at
 
 
 def _inflate(data: Octets, offset: int, limits: HeaderLimits) -> bytes:

@@ -1,15 +1,18 @@
 """Matching: one key of a search becomes one condition (PS3.4 §C.2.2.2)."""
 
 import datetime
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from bfr_core.errors import Invalid
-from bfr_core.instances import parse_date, parse_time
+from bfr_core.instances import UID, parse_date, parse_time
 from bfr_core.names import normalise
 
 Kind = Literal["uid", "text", "name", "date", "time", "integer", "list"]
+UID_MAX_CHARACTERS = 64
+INTEGER = re.compile(r"[+-]?[0-9]{1,12}")
 ESCAPE = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_", "*": "%", "?": "_"})
 
 
@@ -45,9 +48,9 @@ class Conditions:
     def add(self, column: Column, match: Match) -> None:
         """Add the condition of one key; an empty key matches everything (§C.2.2.2.3).
 
-        Raises Invalid naming the attribute and the value.
+        Spaces around a value mean nothing. Raises Invalid naming the attribute and the value.
         """
-        values = [value for value in match.values if value != ""]
+        values = [value for text in match.values if (value := text.strip())]
         if not values:
             return
         test = TESTS[column.kind]
@@ -73,29 +76,50 @@ def _text(conditions: Conditions, expression: str, tag: str, value: str) -> str:
     return f"{expression} = {conditions.param(value)}"
 
 
+def checked_uid(tag: str, value: str) -> str:
+    """Return the UID. Raises Invalid naming the attribute when the value is none (PS3.5 §9.1)."""
+    if len(value) > UID_MAX_CHARACTERS or not UID.fullmatch(value) or not value.isascii():
+        raise Invalid(f"{tag}: {value!r} is no UID")
+    return value
+
+
+def parse_integer(tag: str, value: str) -> int:
+    """Return the number. Raises Invalid naming the attribute when the value is none."""
+    if not INTEGER.fullmatch(value):
+        raise Invalid(f"{tag}: {value!r} is no integer")
+    return int(value)
+
+
 def _uid(conditions: Conditions, expression: str, tag: str, value: str) -> str:
-    _refuse_nul(tag, value)
-    return f"{expression} = {conditions.param(value)}"
+    return f"{expression} = {conditions.param(checked_uid(tag, value))}"
 
 
 def _name(conditions: Conditions, expression: str, tag: str, value: str) -> str:
+    """Match the component groups that the value has; one without "=" is alphabetic (§6.2.1)."""
     _refuse_nul(tag, value)
-    if value.strip("*") == "":
-        return "true"
-    pattern = normalise(value).rstrip("^").translate(ESCAPE)
-    if pattern.endswith("%"):
-        return f"{expression} LIKE {conditions.param(pattern)}"
-    # Empty components and the ideographic and phonetic groups may stand behind what is matched.
-    alphabetic = f"rtrim(split_part({expression}, '=', 1), '^')"
-    if has_wildcard(value):
-        return f"{alphabetic} LIKE {conditions.param(pattern)}"
-    exact = conditions.param(normalise(value).rstrip("^"))
-    prefix = conditions.param(pattern + "%")
-    return f"({expression} LIKE {prefix} AND {alphabetic} = {exact})"
+    groups = [normalise(group.strip()).rstrip("^") for group in value.split("=")]
+    parts = []
+    for number, group in enumerate(groups[:3], 1):
+        if group.strip("*") == "":
+            continue
+        pattern = conditions.param(group.translate(ESCAPE))
+        stored = f"rtrim(split_part({expression}, '=', {number}), '^')"
+        if has_wildcard(group):
+            # Components that are not sent are empty: "A^*" also means a name of one component.
+            parts.append(f"({stored} LIKE {pattern} OR {stored} || '^^^^' LIKE {pattern})")
+        else:
+            parts.append(f"{stored} = {conditions.param(group)}")
+        if number == 1:
+            # Needed by both, and what the index on the whole name answers.
+            start = conditions.param(group.split("^", 1)[0].translate(ESCAPE) + "%")
+            parts.append(f"{expression} LIKE {start}")
+    return "(" + " AND ".join(parts) + ")" if parts else "true"
 
 
 def _list(conditions: Conditions, expression: str, tag: str, value: str) -> str:
     _refuse_nul(tag, value)
+    if value == "*":
+        return "true"
     if has_wildcard(value):
         pattern = conditions.param(value.translate(ESCAPE))
         return f"EXISTS (SELECT FROM unnest({expression}) AS one WHERE one LIKE {pattern})"
@@ -103,10 +127,7 @@ def _list(conditions: Conditions, expression: str, tag: str, value: str) -> str:
 
 
 def _integer(conditions: Conditions, expression: str, tag: str, value: str) -> str:
-    try:
-        number = int(value)
-    except ValueError:
-        raise Invalid(f"{tag}: {value!r} is no integer") from None
+    number = parse_integer(tag, value)
     if not -(2**31) <= number < 2**31:
         return "false"
     return f"{expression} = {conditions.param(number)}"
@@ -133,7 +154,7 @@ def _range(
     if not dash:
         high_text = low_text
     bounds = []
-    for text, operator in ((low_text, ">="), (high_text, "<=")):
+    for text, operator in ((low_text.strip(), ">="), (high_text.strip(), "<=")):
         if not text:
             continue
         bound = parse(text)

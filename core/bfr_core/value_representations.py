@@ -48,15 +48,15 @@ class DictionaryEntry(NamedTuple):
 class Tables:
     """What a reader looks up under one byte order, by the bytes as they stand in the file."""
 
-    keys: dict[bytes, str]  # no tag of `SPECIAL_KEYS`
+    keys: dict[bytes, str]  # no special tag
     by_vr: dict[bytes, ValueRepresentation]
-    dictionary: dict[bytes, DictionaryEntry]  # no tag of `SPECIAL_KEYS`
+    dictionary: dict[bytes, DictionaryEntry]  # no special tag
 
 
 SPECIFIC_CHARACTER_SET = "00080005"
 DATA_SET_TRAILING_PADDING = "FFFCFFFC"
 LUT_DESCRIPTORS = frozenset({"00281101", "00281102", "00281103", "00283002"})
-SPECIAL_KEYS = LUT_DESCRIPTORS | {
+_SPECIAL_KEYS = LUT_DESCRIPTORS | {
     SPECIFIC_CHARACTER_SET,
     DATA_SET_TRAILING_PADDING,
     "FFFEE000",
@@ -236,6 +236,10 @@ def inline_binary(name: str, raw: bytes, *, big_endian: bool) -> str:
     return b2a_base64(raw, newline=False).decode("ascii")
 
 
+def _is_special(key: str) -> bool:
+    return key in _SPECIAL_KEYS or key.endswith("0000")  # group lengths
+
+
 @cache
 def tables(*, big_endian: bool) -> Tables:
     """Return the tables for one byte order."""
@@ -266,7 +270,7 @@ def tables(*, big_endian: bool) -> Tables:
     dictionary = {}
     for tag, (name, *_) in DicomDictionary.items():
         key = f"{tag:08X}"
-        if key in SPECIAL_KEYS:
+        if _is_special(key):
             continue
         encoded = layout.pack(tag >> 16, tag & 0xFFFF)
         keys[encoded] = key
@@ -306,3 +310,13 @@ def key_of(tag: bytes, big_endian: bool) -> str:
     """Return the JSON key of a tag as it stands in the file."""
     octets = tag if big_endian else tag[1::-1] + tag[:1:-1]
     return octets.hex().upper()
+
+
+@lru_cache(maxsize=_REMEMBERED_TAGS)
+def unusual_key(tag: bytes, big_endian: bool) -> tuple[str, bool]:
+    """Return the JSON key of a tag that `Tables.keys` lacks, and whether it is special.
+
+    Special are those that a data set holds but its JSON does not, or not as they stand.
+    """
+    key = key_of(tag, big_endian)
+    return key, _is_special(key)

@@ -1,13 +1,15 @@
 """Rendered resources: an instance or a frame as a picture (PS3.18 §10.4.1.1.3)."""
 
+import asyncio
 from dataclasses import dataclass
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from bfr_core.bulk_data import read_bulk_data
 from bfr_core.errors import Invalid
-from bfr_core.pixels import PixelPool, render_frame
+from bfr_core.pixels import PixelPool, frame_attributes, render_frame
 from bfr_core.retrieval import retrieve_instances
 from bfr_dicomweb.media_types import NotAcceptable, Offer, choose, parse_accept
 from bfr_dicomweb.resources import target_of
@@ -15,7 +17,7 @@ from bfr_dicomweb.wado import DOOR, frame_numbers, read_frame
 
 OFFERS = (Offer("image/jpeg"), Offer("image/png"))
 VIEWPORT_MAX_PIXELS = 8192
-WINDOW_FUNCTIONS = {"linear": "LINEAR", "linear-exact": "LINEAR_EXACT", "sigmoid": "SIGMOID"}
+WINDOW_FUNCTIONS = frozenset({"linear", "linear-exact", "sigmoid"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +55,16 @@ async def retrieve_rendered(request: Request) -> Response:
     if len(numbers) > 1:
         raise Invalid("one frame at a time can be rendered")
     pool: PixelPool = request.app.state.pixels
+    attributes = await asyncio.to_thread(
+        frame_attributes,
+        orjson.loads(found[0].header),
+        numbers[0],
+        lambda uri: read_bulk_data(target.store, stored, uri.removeprefix("bulkdata/")),
+    )
     picture = await pool.run(
         render_frame,
         await read_frame(target.store, stored, numbers[0]),
-        orjson.loads(found[0].header),
+        attributes,
         stored.transfer_syntax_uid,
         numbers[0],
         rendering.window,
@@ -64,6 +72,7 @@ async def retrieve_rendered(request: Request) -> Response:
         rendering.quality,
         media_type,
         target.store.settings.rendered_max_pixels,
+        stored.frames.vr,
     )
     return Response(
         picture, headers={"Cache-Control": "no-store", "Vary": "Accept"}, media_type=media_type
@@ -84,7 +93,7 @@ def read_rendering(request: Request) -> Rendering:
         elif name == "window":
             if len(parts) != 3 or parts[2] not in WINDOW_FUNCTIONS:
                 raise Invalid("window is center,width and linear, linear-exact or sigmoid")
-            window = (_number(parts[0]), _number(parts[1]), WINDOW_FUNCTIONS[parts[2]])
+            window = (_number(parts[0]), _number(parts[1]), parts[2])
             if window[1] < (1 if parts[2] == "linear" else 1e-9):
                 raise Invalid("window: the width is too small")
         elif name == "quality":

@@ -1,7 +1,6 @@
 """WADO-RS: the Retrieve transaction (PS3.18 §10.4): objects, metadata, frames, bulk data."""
 
 import asyncio
-import mmap
 import zlib
 from collections.abc import Mapping, Sequence
 
@@ -16,11 +15,9 @@ from bfr_core.frames import (
     IMPLICIT_VR_LITTLE_ENDIAN,
     NATIVE_TRANSFER_SYNTAXES,
 )
-from bfr_core.header import find_bulk_data
-from bfr_core.instances import Dataset
+from bfr_core.bulk_data import read_bulk_data
 from bfr_core.manifest import Frames, StoredInstance
 from bfr_core.pixels import PixelPool, native_frame
-from bfr_core.receiving import header_limits
 from bfr_core.retrieval import FoundInstance, retrieve_instances
 from bfr_core.store import Store
 from bfr_dicomweb.media_types import (
@@ -119,6 +116,8 @@ async def retrieve_frames(request: Request) -> Response:
                     dataset,
                     stored.transfer_syntax_uid,
                     number,
+                    target.store.settings.rendered_max_pixels,
+                    stored.frames.vr,
                 )
             ]
             for number in numbers
@@ -144,7 +143,7 @@ async def retrieve_bulk_data(request: Request) -> Response:
         [Offer(OCTET_STREAM, multipart=False), Offer(OCTET_STREAM, multipart=True)],
     )
     value = await asyncio.to_thread(
-        _read_bulk_data, target.store, stored, request.path_params["path"]
+        read_bulk_data, target.store, stored, request.path_params["path"]
     )
     if chosen.multipart:
         return multipart_answer(
@@ -275,17 +274,6 @@ def _with_bulk_data_uris(target: Target, found: FoundInstance) -> bytes:
         f"/instances/{found.stored.sop_instance_uid}/bulkdata/"
     )
     return found.header.replace(BULK_DATA_MARK, root.encode())
-
-
-def _read_bulk_data(store: Store, stored: StoredInstance, path: str) -> bytes:
-    blob = stored.blob
-    with (
-        store.blobs.path(blob.key).open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        memoryview(mapped) as whole,
-        whole[blob.offset : blob.offset + blob.length] as data,
-    ):
-        return find_bulk_data(data, path, header_limits(store.settings))
 
 
 def _single(store: Store, stored: StoredInstance, media_type: str) -> Response:

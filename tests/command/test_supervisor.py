@@ -127,7 +127,7 @@ async def test_a_program_that_is_missing_is_told_and_tried_again(tmp_path: Path)
     program = tmp_path / "program"
     run = Run(Role("late", (str(program),)))
     await run.event("late could not be started (No such file or directory); next start in 0.5 s")
-    program.symlink_to("/bin/cat")
+    program.symlink_to("/bin/cat")  # which ends at once, also just when it is asked to
     await run.pid("late")
     assert await run.end() == 0
 
@@ -272,7 +272,9 @@ PARENT_PROGRAM = textwrap.dedent(
     def tell(event):
         print(event, flush=True)
 
-    supervisor = Supervisor(roles, environment=os.environ, on_event=tell)
+    supervisor = Supervisor(
+        roles, environment=os.environ, stop_timeout_s=3600, on_event=tell
+    )
     sys.exit(asyncio.run(supervisor.run(asyncio.Event())))
     """
 )

@@ -33,7 +33,7 @@ _KEPT_KEYWORDS = (
 )
 _DROPPED_KEYWORDS = (
     "DeviceSerialNumber SoftwareVersions ProtocolName AcquisitionDeviceProcessingDescription"
-    " StudyID ImageComments PositionReferenceIndicator VerifyingOrganization"
+    " StudyID ImageComments LUTExplanation PositionReferenceIndicator VerifyingOrganization"
     " VerifyingObserverName VerifyingObserverIdentificationCodeSequence PersonName"
     " ContentLabel ContentDescription ContentCreatorName"
 )
@@ -121,6 +121,8 @@ def _complete(dataset: Dataset, study: Study) -> None:
         dataset.PerFrameFunctionalGroupsSequence = dataset.PerFrameFunctionalGroupsSequence[:1]
         dataset.ContentLabel, dataset.ContentDescription = "LEVER", "Segmentering av levern"
         dataset.ContentCreatorName = ""
+    if "StructureSetLabel" in dataset:
+        dataset.StructureSetLabel, dataset.StructureSetName = "STRUKTURER", "Strukturer"
     for observer in dataset.get("VerifyingObserverSequence", []):
         observer.VerifyingObserverName = study.referrer
         observer.VerifyingOrganization = study.institution

@@ -29,7 +29,7 @@ from bfr_command.demo.vessels import draw_branches, liver_branches, lung_branche
 KNOWN_TISSUE = {
     "aorta": ((25.0, 26.0, 150.0), AORTA_HU),
     "liver": ((-100.0, 20.0, 250.0), LIVER_HU),
-    "lung": ((-105.0, -30.0, 120.0), LUNG_HU),
+    "lung": ((-56.0, -22.0, 124.0), LUNG_HU),
     "nodule": (NODULE_CENTRE_MM, NODULE_HU),
     "air": ((0.0, -180.0, 150.0), AIR_HU),
 }

@@ -168,7 +168,7 @@ def _associate(
 
 
 def _send_at_once(event: evt.Event) -> None:
-    """Turn off Nagle's algorithm: each C-STORE waits for its answer, so waiting to fill up hurts."""
+    """Turn off Nagle's algorithm: a C-STORE that waits to fill its last packet waits in vain."""
     connection = event.assoc.dul.socket
     if connection is not None and connection.socket is not None:
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

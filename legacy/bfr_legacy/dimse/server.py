@@ -1,4 +1,4 @@
-"""The one DICOM server: every archive's AE title behind one port (PS3.8, product S-064).
+"""The one DICOM server: every archive's AE title behind one port (PS3.8, S-064).
 
 `services` lists what it offers. A service is one module with a function that returns its
 `Service`; adding it to that list is all that the server has to know.
@@ -21,10 +21,12 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.transport import AssociationServer, RequestHandler
 
+from bfr_core import roles
 from bfr_core.errors import ArchiveError
 from bfr_core.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from bfr_core.store import Store
 from bfr_legacy.dimse import echo, peers, store_scp
+from bfr_legacy.dimse.association import StreamAssociation
 from bfr_legacy.dimse.bridge import Bridge
 from bfr_legacy.dimse.negotiation import Negotiated, Service, negotiate
 from bfr_legacy.dimse.peers import Peer
@@ -35,7 +37,7 @@ from bfr_legacy.dimse.status import (
     Rejection,
     answer_to,
 )
-from bfr_legacy.dimse.streaming import StreamAssociation, StreamSocket
+from bfr_legacy.dimse.streaming import StreamSocket
 
 REQUEST_TIMEOUT_S = 30.0  # from the connection to the A-ASSOCIATE-RQ (ARTIM, PS3.8 §9.1.5)
 P_DATA_MAX_BYTES = 1 << 20  # let through although a peer is told to send less
@@ -60,8 +62,27 @@ async def serve_dimse(store: Store, stop: asyncio.Event) -> None:
     Raises OSError when the address is taken.
     """
     bridge = Bridge(asyncio.get_running_loop())
+    server = dimse_server(store, bridge)
+    server.start()
+    log.info("DIMSE on %s port %d", store.settings.dimse_host, server.port)
+
+    async def check() -> str | None:
+        return server.problem
+
+    beating = asyncio.create_task(roles.beat(store, "dimse", check, stop))
+    try:
+        await stop.wait()
+    finally:
+        stop.set()
+        await asyncio.to_thread(server.stop, store.settings.stop_timeout_s)
+        bridge.close()
+        await beating
+
+
+def dimse_server(store: Store, bridge: Bridge) -> "DimseServer":
+    """Return the server of the store, as its settings want it; not started."""
     settings = store.settings
-    server = DimseServer(
+    return DimseServer(
         (settings.dimse_host, settings.dimse_port),
         services(store, bridge),
         peers.admission(store, bridge),
@@ -69,13 +90,6 @@ async def serve_dimse(store: Store, stop: asyncio.Event) -> None:
         max_associations=settings.dimse_max_associations,
         idle_timeout_s=settings.dimse_idle_timeout_s,
     )
-    server.start()
-    log.info("DIMSE on %s port %d", settings.dimse_host, server.port)
-    try:
-        await stop.wait()
-    finally:
-        await asyncio.to_thread(server.stop, settings.stop_timeout_s)
-        bridge.close()
 
 
 class DimseServer:
@@ -122,6 +136,12 @@ class DimseServer:
     def port(self) -> int:
         """The port that the server listens on."""
         return int(self._listener.server_address[1] if self._listener else self._address[1])
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps the server from taking calls; None when all is well."""
+        accepting = self._thread is not None and self._thread.is_alive()
+        return None if accepting else "takes no connections"
 
     def start(self) -> None:
         """Listen and serve in threads. Raises OSError when the address is taken."""

@@ -1,7 +1,7 @@
 """The upper layer that lets the data sets of C-STORE through as they arrive (PS3.8 §9).
 
 Subclasses of pynetdicom 3.0.4: its state machine, negotiation and services are kept, reading
-from the socket and waiting are replaced. Memory per association is one buffer, whatever the size
+from the socket and waiting are replaced. Memory per connection is one buffer, whatever the size
 of an object. The names with a leading underscore that are overridden or read here are
 pynetdicom's own; its version is pinned and the tests of this folder are the contract.
 """
@@ -17,9 +17,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from pynetdicom._globals import MODE_ACCEPTOR
-from pynetdicom.ae import ApplicationEntity
-from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE, P_DATA
@@ -36,11 +33,12 @@ from bfr_legacy.dimse.pdus import (
     read_command,
     store_response,
 )
-from bfr_legacy.dimse.status import CANNOT_UNDERSTAND, Rejection, error_comment
+from bfr_legacy.dimse.status import CANNOT_UNDERSTAND, error_comment
 
 if TYPE_CHECKING:
     from pynetdicom.pdu_primitives import _PDUPrimitiveType
 
+    from bfr_legacy.dimse.association import StreamAssociation
     from bfr_legacy.dimse.store_scp import StorageStay
 
 BUFFER_BYTES = 1 << 20
@@ -355,103 +353,3 @@ class StreamDUL(DULServiceProvider):
 
 def _text(uid: bytes) -> str:
     return uid.rstrip(b"\0 ").decode("ascii", "replace")
-
-
-class StreamAssociation(Association):
-    """One association that a peer has asked for, with a thread of its own.
-
-    `admit` decides on the request: it returns None, or how to reject it. `on_end` is called when
-    everything is over.
-    """
-
-    def __init__(
-        self,
-        ae: ApplicationEntity,
-        number: int,
-        p_data_max_bytes: int,
-        admit: Callable[["StreamAssociation", A_ASSOCIATE], Rejection | None],
-        on_end: Callable[["StreamAssociation"], None],
-    ) -> None:
-        self.number = number
-        super().__init__(ae, MODE_ACCEPTOR)
-        self.name = f"dimse-AcceptorThread-{number}"
-        self.stream = StreamDUL(self, p_data_max_bytes)
-        self.dul = self.stream
-        self.acse_timeout = ae.acse_timeout  # once more, for the timers of this reader
-        self.network_timeout = ae.network_timeout
-        self._admit = admit
-        self._on_end = on_end
-        self._stopping = False
-
-    def wake(self) -> None:
-        """Let the association look around."""
-        self.dimse.msg_queue.put((None, None))
-
-    def stop_when_idle(self) -> None:
-        """Abort as soon as no object is arriving and no service is at work."""
-        self._stopping = True
-        self.wake()
-        if not self.is_established:
-            self.stream.kill_dul()
-
-    def run_reactor(self) -> None:
-        """Run from the connection to its end."""
-        try:
-            self._serve()
-        except Exception:  # the edge of the thread
-            log.exception("an association failed")
-        finally:
-            self.stream.kill_dul()
-            if self.stream.is_alive():
-                self.stream.join()
-            cast(StreamSocket, self.stream.socket)._shutdown_socket()
-            self._on_end(self)
-
-    def _serve(self) -> None:
-        self._started_dul = True
-        self.dul.start()
-        self._dul_ready.wait()
-        # The reader's ARTIM timer closes a silent connection, which ends the waiting.
-        request = self.dul.receive_pdu(wait=True)
-        if not isinstance(request, A_ASSOCIATE):
-            return
-        self.requestor.primitive = request
-        rejection = self._admit(self, request)
-        if rejection is None:
-            self.acse.negotiate_association()
-        else:
-            self.acse.send_reject(*rejection)
-            self.kill()
-        if self.is_established:
-            self._run_reactor()
-
-    def _run_reactor(self) -> None:
-        while not self._kill:
-            self._is_paused = True
-            self._reactor_checkpoint.wait()
-            self._is_paused = False
-            try:
-                context_id, message = self.dimse.msg_queue.get(timeout=WAIT_S)
-            except queue.Empty:
-                context_id, message = None, None
-            if message is not None and context_id is not None:
-                if not message.is_valid_request and not message.is_valid_response:
-                    log.warning("association aborted: an incomplete %s", message.msg_type)
-                    self.abort()
-                    return
-                self._serve_request(message, context_id)
-                self.dul._idle_timer.restart()
-            if self.is_established and self.acse.is_release_requested():
-                self.acse.send_release(is_response=True)
-                self.is_released = True
-                self.is_established = False
-                self.kill()
-            elif self.acse.is_aborted():
-                self.is_aborted = True
-                self.is_established = False
-                self.kill()
-            elif self._stopping and not self.stream.storing:
-                self.abort()
-            elif self.dul.idle_timer_expired() and not self.stream.committing:
-                log.info("association aborted: idle for %s s", self.network_timeout)
-                self.abort()

@@ -140,7 +140,12 @@ export function Layout() {
   }, [pathname]);
 
   return (
-    <div className={classes.shell} data-viewer={inViewer}>
+    <div
+      className={classes.shell}
+      data-viewer={inViewer}
+      data-fill={inViewer || portalOf(pathname) === 'collaborations'}
+    >
+      {/* biome-ignore lint/a11y/useValidAnchor: a link to the content of the page, which also takes the focus */}
       <a className={classes.skip} href="#content" onClick={() => main.current?.focus()}>
         {t('layout.skip')}
       </a>

@@ -84,9 +84,17 @@ export const cssVariables: ReturnType<CSSVariablesResolver> = (() => {
   };
 })();
 
+/** Parts that are dark in both themes, such as the viewer, take all colours of the dark one. */
+const DARK_SURFACE = `[data-surface="dark"]{${Object.entries({
+  ...mantineOverrides(tokens.dark),
+  ...asVariables(tokens.dark),
+})
+  .map(([name, colour]) => `${name}:${colour};`)
+  .join('')}}`;
+
 /** Puts the variables on the page as a constructed style sheet, which `style-src 'self'` allows. */
 export function adoptCssVariables(): void {
   const sheet = new CSSStyleSheet();
-  sheet.replaceSync(convertCssVariables(cssVariables));
+  sheet.replaceSync(convertCssVariables(cssVariables) + DARK_SURFACE);
   document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
 }

@@ -72,7 +72,12 @@ describe.each(['light', 'dark'] as const)('the %s theme', (scheme) => {
 
 describe('the viewer', () => {
   const viewer = tokens.viewer;
-  const panels = [viewer.viewerFrame, viewer.viewerPanel, viewer.viewerRaised, viewer.viewerPressed];
+  const panels = [
+    viewer.viewerFrame,
+    viewer.viewerPanel,
+    viewer.viewerRaised,
+    viewer.viewerPressed,
+  ];
 
   test('has readable text on every panel', () => {
     for (const panel of panels) {

@@ -25,12 +25,24 @@ export function ModalityBadge({ modality }: { modality: string }) {
   );
 }
 
-export function ModalityBadges({ modalities }: { modalities: string[] }) {
+interface ModalityBadgesProps {
+  modalities: string[];
+  /** How many stand on one line; the rest is counted. All of them when it is left out. */
+  limit?: number;
+}
+
+export function ModalityBadges({ modalities, limit = Infinity }: ModalityBadgesProps) {
+  const rest = modalities.length - limit;
   return (
-    <span className={classes.badges}>
-      {modalities.map((modality) => (
+    <span className={classes.badges} data-one-line={Number.isFinite(limit)}>
+      {modalities.slice(0, limit).map((modality) => (
         <ModalityBadge key={modality} modality={modality} />
       ))}
+      {rest > 0 && (
+        <span className={classes.rest} title={modalities.slice(limit).join(', ')}>
+          +{rest}
+        </span>
+      )}
     </span>
   );
 }

@@ -2,7 +2,7 @@ import { Button } from '@mantine/core';
 import type { ReactNode } from 'react';
 import { useTranslation } from '../i18n';
 import { Problem } from '../lib/api';
-import { ErrorIcon, InboxIcon, InfoIcon, ResetIcon, WarningIcon } from './icons';
+import { CheckIcon, ErrorIcon, InboxIcon, InfoIcon, ResetIcon, WarningIcon } from './icons';
 import classes from './notice.module.css';
 
 /** One sentence of what is wrong and one of what to do, from an error of any kind. */
@@ -80,11 +80,12 @@ export function InfoNotice({
   kind = 'info',
 }: {
   children: ReactNode;
-  kind?: 'info' | 'warning';
+  kind?: 'info' | 'warning' | 'success';
 }) {
+  const Icon = { info: InfoIcon, warning: WarningIcon, success: CheckIcon }[kind];
   return (
     <div className={classes.info} data-kind={kind}>
-      {kind === 'warning' ? <WarningIcon size={18} /> : <InfoIcon size={18} />}
+      <Icon size={18} />
       <p>{children}</p>
     </div>
   );

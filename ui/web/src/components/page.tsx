@@ -9,14 +9,24 @@ interface PageProps {
   lead?: ReactNode;
   aside?: ReactNode;
   wide?: boolean;
+  /** The last part takes the height that is left and scrolls by itself. */
+  fill?: boolean;
   children: ReactNode;
 }
 
 /** The frame of every page but the viewer: heading, what it is for, and the content. */
-export function Page({ title, heading, lead, aside, wide = false, children }: PageProps) {
+export function Page({
+  title,
+  heading,
+  lead,
+  aside,
+  wide = false,
+  fill = false,
+  children,
+}: PageProps) {
   useDocumentTitle(`${title} – BFR`);
   return (
-    <div className={classes.page} data-wide={wide}>
+    <div className={classes.page} data-wide={wide} data-fill={fill}>
       {heading ?? (
         <div className={classes.heading}>
           <div>

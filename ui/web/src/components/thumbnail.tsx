@@ -1,4 +1,4 @@
-import { useState } from 'react';
+import { type CSSProperties, useState } from 'react';
 import { DocumentIcon, ImageIcon } from './icons';
 import classes from './thumbnail.module.css';
 
@@ -14,13 +14,11 @@ export function Thumbnail({ address, size, eager = false }: ThumbnailProps) {
   const [failed, setFailed] = useState<string | null>(null);
   const [loaded, setLoaded] = useState<string | null>(null);
   return (
-    <span className={classes.frame} style={{ width: size, height: size }}>
+    <span className={classes.frame} style={{ '--size': `${size}px` } as CSSProperties}>
       {address && failed !== address ? (
         <img
           src={address}
           alt=""
-          width={size}
-          height={size}
           loading={eager ? 'eager' : 'lazy'}
           decoding="async"
           data-loaded={loaded === address}

@@ -23,6 +23,8 @@ export interface Translation {
   t: (key: MessageKey, parameters?: Parameters) => string;
   /** A whole number with the separators of the language. */
   number: (value: number) => string;
+  /** A number without separators between thousands, as measured values are written. */
+  measure: (value: number) => string;
   setLanguage: (language: Language) => void;
 }
 
@@ -33,6 +35,7 @@ export function translation(
   const locale = locales[language];
   const plurals = new Intl.PluralRules(locale);
   const numbers = new Intl.NumberFormat(locale);
+  const measures = new Intl.NumberFormat(locale, { useGrouping: false, maximumFractionDigits: 2 });
   const number = (value: number) => numbers.format(value);
   const t = (key: MessageKey, parameters: Parameters = {}) => {
     const message = catalogues[language][key];
@@ -45,7 +48,7 @@ export function translation(
       return value === undefined ? whole : typeof value === 'number' ? number(value) : value;
     });
   };
-  return { language, locale, t, number, setLanguage };
+  return { language, locale, t, number, measure: measures.format, setLanguage };
 }
 
 const TranslationContext = createContext<Translation>(translation('sv'));

@@ -7,8 +7,8 @@ import { Page } from '../../components/page';
 import { type MessageKey, useTranslation } from '../../i18n';
 import { readStatus, type Status } from '../../lib/api';
 import { dateTime, size, timeOfDay } from '../../lib/format';
-import { ArchivesTable, ConnectionsTable, EventsTable } from './status-tables';
 import classes from './status-page.module.css';
+import { ArchivesTable, ConnectionsTable, EventsTable } from './status-tables';
 
 const REFRESH_MS = 5000;
 const LITTLE_SPACE = 0.1;
@@ -107,7 +107,7 @@ function Health({ status }: { status: Status }) {
           : null;
   return (
     <div role="status">
-      <InfoNotice kind={sentence ? 'warning' : 'info'}>
+      <InfoNotice kind={sentence ? 'warning' : 'success'}>
         {sentence ?? t('administration.health.good')}
       </InfoNotice>
     </div>

@@ -133,7 +133,9 @@ export function EventsTable({ events }: { events: ArchiveEvent[] }) {
             <td>
               {dateTime(event.occurred_at).slice(0, 10)} {timeOfDay(event.occurred_at)}
             </td>
-            <td>{EVENT_NAMES[event.kind] ? t(EVENT_NAMES[event.kind] as MessageKey) : event.kind}</td>
+            <td>
+              {EVENT_NAMES[event.kind] ? t(EVENT_NAMES[event.kind] as MessageKey) : event.kind}
+            </td>
             <td>{event.archive}</td>
             <td className={classes.uid}>
               {event.study_instance_uid ? (

@@ -63,7 +63,7 @@ export function ReceivedStudiesPage() {
     void navigate({ search: (before) => ({ ...before, ...next }), replace: true });
 
   return (
-    <Page title={t('collaborations.title')} lead={t('collaborations.lead')} wide>
+    <Page title={t('collaborations.title')} lead={t('collaborations.lead')} wide fill>
       <InfoNotice>{t('collaborations.notYet')}</InfoNotice>
       <div className={classes.bar}>
         <Facet

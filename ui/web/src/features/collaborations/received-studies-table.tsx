@@ -75,7 +75,9 @@ function columnsOf({ t, number }: Translation) {
       id: 'modalities',
       header: t('collaborations.modality'),
       sortFn: 'text',
-      cell: ({ row: { original: study } }) => <ModalityBadges modalities={study.modalities} />,
+      cell: ({ row: { original: study } }) => (
+        <ModalityBadges modalities={study.modalities} limit={3} />
+      ),
     }),
     helper.accessor('description', {
       header: t('collaborations.column.description'),
@@ -165,7 +167,6 @@ export function ReceivedStudiesTable({ studies, sorting, onSort }: ReceivedStudi
             </tr>
           ))}
         </thead>
-        {/* biome-ignore lint/a11y/noNoninteractiveElementInteractions: the keys move between links, which work without them */}
         <tbody onKeyDown={moveBetweenRows}>
           {table.getRowModel().rows.map((row) => (
             <tr key={row.id}>

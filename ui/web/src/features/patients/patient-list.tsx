@@ -20,7 +20,6 @@ export function PatientList({ patients }: { patients: Patient[] }) {
         <span>{t('patients.column.latest')}</span>
         <span />
       </div>
-      {/* biome-ignore lint/a11y/noNoninteractiveElementInteractions: the keys move between links, which work without them */}
       <ul onKeyDown={moveBetweenRows}>
         {patients.map((patient) => (
           <PatientRow key={patient.patient_key} patient={patient} />

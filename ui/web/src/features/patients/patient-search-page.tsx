@@ -68,9 +68,7 @@ export function PatientSearchPage() {
 
       <section aria-labelledby="patients-heading" className={classes.results}>
         <div className={classes.resultsHeading}>
-          <h2 id="patients-heading">
-            {query ? t('patients.results') : t('patients.latest')}
-          </h2>
+          <h2 id="patients-heading">{query ? t('patients.results') : t('patients.latest')}</h2>
           <p role="status" className={classes.count}>
             {announcement}
           </p>

@@ -97,9 +97,7 @@ function Timeline({ studies }: { studies: Study[] }) {
   const navigate = route.useNavigate();
   const { modality } = route.useSearch();
   const counts = modalityCounts(studies);
-  const shown = modality
-    ? studies.filter((study) => study.modalities.includes(modality))
-    : studies;
+  const shown = modality ? studies.filter((study) => study.modalities.includes(modality)) : studies;
 
   const choose = (value: string) =>
     void navigate({ search: { modality: value || undefined }, replace: true });
@@ -131,7 +129,11 @@ function Timeline({ studies }: { studies: Study[] }) {
         // biome-ignore lint/a11y/noStaticElementInteractions: the keys move between links, which work without them
         <div className={classes.years} onKeyDown={moveBetweenRows}>
           {byYear(shown).map(([year, ofYear]) => (
-            <section key={year} className={classes.year} aria-label={year || t('study.dateMissing')}>
+            <section
+              key={year}
+              className={classes.year}
+              aria-label={year || t('study.dateMissing')}
+            >
               <h2>{year || t('study.dateMissing')}</h2>
               <ul>
                 {ofYear.map((study) => (

@@ -20,7 +20,6 @@ export function byYear(studies: Study[]): [string, Study[]][] {
 export function modalityCounts(studies: Study[]): [string, number][] {
   const counts = new Map<string, number>();
   for (const study of studies)
-    for (const modality of study.modalities)
-      counts.set(modality, (counts.get(modality) ?? 0) + 1);
+    for (const modality of study.modalities) counts.set(modality, (counts.get(modality) ?? 0) + 1);
   return [...counts].sort(([a, n], [b, m]) => m - n || a.localeCompare(b));
 }

@@ -36,10 +36,7 @@ export function useCine(
     return () => cancelAnimationFrame(request);
   }, [active, view, rate, count]);
 
-  const toggle = useCallback(
-    () => setPlaying((now) => (now === series ? null : series)),
-    [series],
-  );
+  const toggle = useCallback(() => setPlaying((now) => (now === series ? null : series)), [series]);
   const stop = useCallback(() => setPlaying(null), []);
   const setRate = useCallback((next: number) => setChosen({ series, rate: next }), [series]);
   return { playing: active, rate: count > 1 ? rate : null, toggle, stop, setRate };

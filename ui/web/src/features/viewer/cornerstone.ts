@@ -81,7 +81,8 @@ export function toolGroup() {
 export function chooseTool(chosen: PointerTool): void {
   const group = toolGroup();
   const { Primary, Secondary, Auxiliary } = tools.Enums.MouseBindings;
-  for (const name of Object.values(TOOL_NAMES)) group.setToolPassive(name, { removeAllBindings: true });
+  for (const name of Object.values(TOOL_NAMES))
+    group.setToolPassive(name, { removeAllBindings: true });
   const bindings = (tool: PointerTool) => (tool === chosen ? [{ mouseButton: Primary }] : []);
   group.setToolActive(TOOL_NAMES.pan, {
     bindings: [{ mouseButton: Auxiliary }, ...bindings('pan')],

@@ -1,6 +1,6 @@
 import { Button } from '@mantine/core';
 import { useState } from 'react';
-import { DocumentIcon, DownloadIcon } from '../../components/icons';
+import { DocumentIcon, ReceivingIcon } from '../../components/icons';
 import { ProblemNotice } from '../../components/notice';
 import { PersonName, PersonNumber } from '../../components/person';
 import { type MessageKey, useTranslation } from '../../i18n';
@@ -131,7 +131,7 @@ function EncapsulatedDocument({ document }: { document: DicomDataset }) {
       <Button
         size="xs"
         loading={busy}
-        leftSection={<DownloadIcon size={14} />}
+        leftSection={<ReceivingIcon size={14} />}
         onClick={() => void save()}
       >
         {t('document.save')}

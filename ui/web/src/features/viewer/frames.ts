@@ -1,5 +1,6 @@
 import {
   type DicomDataset,
+  itemsOf,
   numberOf,
   numbersOf,
   seriesRoot,
@@ -57,11 +58,14 @@ export function contentOf(
   const frames = pictures.flatMap((dataset) => {
     const instance = textOf(dataset, '00080018');
     const address = `${seriesRoot(aeTitle, study, series)}/instances/${instance}/frames`;
-    return Array.from({ length: Math.max(numberOf(dataset, NUMBER_OF_FRAMES) ?? 1, 1) }, (_, at) => ({
-      imageId: `wadors:${window.location.origin}${address}/${at + 1}`,
-      dataset,
-      frameNumber: at + 1,
-    }));
+    return Array.from(
+      { length: Math.max(numberOf(dataset, NUMBER_OF_FRAMES) ?? 1, 1) },
+      (_, at) => ({
+        imageId: `wadors:${window.location.origin}${address}/${at + 1}`,
+        dataset,
+        frameNumber: at + 1,
+      }),
+    );
   });
   return {
     frames,
@@ -77,20 +81,33 @@ export function lossOf(dataset: DicomDataset): string | null {
   return ratio ? `${Number(ratio.toPrecision(3))}:1` : '';
 }
 
+/** An item of the frame's functional groups (PS3.3 §C.7.6.16), its own before the shared one. */
+function functionalGroup({ dataset, frameNumber }: Frame, tag: string): DicomDataset | undefined {
+  const groups = [values(dataset, '52009230')[frameNumber - 1], values(dataset, '52009229')[0]] as (
+    | DicomDataset
+    | undefined
+  )[];
+  return groups.map((group) => group && itemsOf(group, tag)[0]).find(Boolean);
+}
+
 /** Image Orientation (Patient) of a frame, wherever it stands; empty when there is none. */
-export function orientationOf({ dataset, frameNumber }: Frame): number[] {
-  const direct = numbersOf(dataset, '00200037');
-  if (direct.length === 6) return direct;
-  const groups = [
-    values(dataset, '52009230')[frameNumber - 1],
-    values(dataset, '52009229')[0],
-  ] as (DicomDataset | undefined)[];
-  for (const group of groups) {
-    const plane = group?.['00209116']?.Value?.[0] as DicomDataset | undefined;
-    const cosines = plane ? numbersOf(plane, '00200037') : [];
-    if (cosines.length === 6) return cosines;
-  }
-  return [];
+export function orientationOf(frame: Frame): number[] {
+  const plane = functionalGroup(frame, '00209116') ?? {};
+  return (
+    [numbersOf(frame.dataset, '00200037'), numbersOf(plane, '00200037')].find(
+      (cosines) => cosines.length === 6,
+    ) ?? []
+  );
+}
+
+/** Whether the size of the picture's points in mm is known, in the patient or at the detector. */
+export function hasSpacing(frame: Frame): boolean {
+  const measures = functionalGroup(frame, '00289110') ?? {};
+  return [
+    numbersOf(frame.dataset, '00280030'),
+    numbersOf(frame.dataset, '00181164'),
+    numbersOf(measures, '00280030'),
+  ].some((spacing) => spacing.length === 2 && spacing.every((mm) => mm > 0));
 }
 
 /** Whether lengths on the picture are lengths at the detector, not in the patient (PS3.3 §10.7.1.3). */

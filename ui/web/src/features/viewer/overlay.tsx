@@ -18,7 +18,7 @@ interface OverlayProps {
 
 /** The text that always stands over a picture: whose it is, what it is, which side is which. */
 export function Overlay({ patient, study, series, frame, state }: OverlayProps) {
-  const { t, number } = useTranslation();
+  const { t, measure } = useTranslation();
   const age = ageAt(patient.birth_date, study.study_date);
   const loss = frame ? lossOf(frame.dataset) : null;
   const thickness = frame ? numberOf(frame.dataset, '00180050') : null;
@@ -61,8 +61,8 @@ export function Overlay({ patient, study, series, frame, state }: OverlayProps) 
         {(thickness || location !== null) && (
           <p className={classes.optional}>
             {[
-              thickness && `${t('viewer.thickness')} ${number(thickness)} mm`,
-              location !== null && `${t('viewer.position')} ${number(location)} mm`,
+              thickness && `${t('viewer.thickness')} ${measure(thickness)} mm`,
+              location !== null && `${t('viewer.position')} ${measure(location)} mm`,
             ]
               .filter(Boolean)
               .join('  ')}
@@ -82,8 +82,8 @@ export function Overlay({ patient, study, series, frame, state }: OverlayProps) 
         )}
         {window && (
           <p className={classes.strong}>
-            W {windowNumber(window.width, window.width)} C{' '}
-            {windowNumber(window.center, window.width)}
+            W {measure(windowNumber(window.width, window.width))} C{' '}
+            {measure(windowNumber(window.center, window.width))}
           </p>
         )}
         {state.inverted && <p>{t('viewer.inverted')}</p>}

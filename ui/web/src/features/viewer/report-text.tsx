@@ -12,7 +12,7 @@ function meaning(item: DicomDataset, tag: string): string {
 }
 
 /** The value of a content item as text (PS3.3 §C.17.3.2); '' for a container and for references. */
-export function valueOf(item: DicomDataset): string {
+export function contentText(item: DicomDataset): string {
   switch (textOf(item, '0040A040')) {
     case 'TEXT':
       return textOf(item, '0040A160');
@@ -60,7 +60,7 @@ export function ReportText({ document }: { document: DicomDataset }) {
 function ContentItems({ items, depth }: { items: DicomDataset[]; depth: number }) {
   return items.map((item, at) => {
     const name = meaning(item, CONCEPT_NAME);
-    const value = valueOf(item);
+    const value = contentText(item);
     const children = itemsOf(item, CONTENT_SEQUENCE);
     const Heading = `h${Math.min(depth, 6)}` as 'h3';
     return (

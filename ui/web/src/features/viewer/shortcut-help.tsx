@@ -22,7 +22,11 @@ export function ShortcutHelp({ opened, onClose }: { opened: boolean; onClose: ()
           <div key={text} className={classes.line}>
             <dt>
               {keys.map((key) =>
-                key === '–' ? <span key={key}>–</span> : <Kbd key={key}>{key === '␣' ? t('key.space') : key}</Kbd>,
+                key === '–' ? (
+                  <span key={key}>–</span>
+                ) : (
+                  <Kbd key={key}>{key === '␣' ? t('key.space') : key}</Kbd>
+                ),
               )}
             </dt>
             <dd>{t(text)}</dd>

@@ -18,7 +18,7 @@ test('the digits choose presets', () => {
   expect(commandOf({ ...plain, key: '0' })).toBe('layout');
 });
 
-test("the browser keeps its own keys, such as Ctrl+R and Alt+←", () => {
+test('the browser keeps its own keys, such as Ctrl+R and Alt+←', () => {
   expect(commandOf({ ...plain, key: 'r', ctrlKey: true })).toBeNull();
   expect(commandOf({ ...plain, key: '1', ctrlKey: true })).toBeNull();
   expect(commandOf({ ...plain, key: 'ArrowLeft', altKey: true })).toBeNull();

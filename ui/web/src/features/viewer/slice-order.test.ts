@@ -24,9 +24,9 @@ function numbers(instances: DicomDataset[]): unknown[] {
 }
 
 test('parallel slices stand in the order of their places, whatever their numbers say', () => {
-  expect(
-    numbers([slice(1, [0, 0, 30]), slice(2, [0, 0, -5]), slice(3, [0, 0, 12.5])]),
-  ).toEqual([2, 3, 1]);
+  expect(numbers([slice(1, [0, 0, 30]), slice(2, [0, 0, -5]), slice(3, [0, 0, 12.5])])).toEqual([
+    2, 3, 1,
+  ]);
 });
 
 test('the order follows the normal of the slices, not an axis of the patient', () => {
@@ -49,9 +49,9 @@ test('a tilted stack is ordered along its own normal', () => {
 });
 
 test('slices of different directions keep the order of their instance numbers', () => {
-  expect(
-    numbers([slice(3, [0, 0, 1]), slice(1, [0, 9, 9], CORONAL), slice(2, [0, 0, 5])]),
-  ).toEqual([1, 2, 3]);
+  expect(numbers([slice(3, [0, 0, 1]), slice(1, [0, 9, 9], CORONAL), slice(2, [0, 0, 5])])).toEqual(
+    [1, 2, 3],
+  );
 });
 
 test('instances without a position keep the order of their instance numbers, unnumbered last', () => {

@@ -1,7 +1,7 @@
 /** One picture area on the page: shows a stack of frames and tells what is on screen. */
 import { Enums, eventTarget, type StackViewport, utilities } from '@cornerstonejs/core';
 import { renderingEngine, toolGroup } from './cornerstone';
-import { type Frame, orientationOf } from './frames';
+import { type Frame, hasSpacing, orientationOf } from './frames';
 import type { StudyLoader } from './loading';
 import { type SideMarks, sideMarks } from './orientation';
 import { rangeOf, type Window, type WindowSource, windowOf } from './window-presets';
@@ -67,7 +67,7 @@ export function createStackView(
   let rendered = false;
   let source: WindowSource | null = null;
   let wanted = 0;
-  let going: Promise<void> | null = null;
+  let walking = false;
   let generation = 0;
   let closed = false;
   let telling = 0;
@@ -98,7 +98,7 @@ export function createStackView(
 
   function pixelsPerMm(): number | null {
     const frame = painted === null ? undefined : frames[painted];
-    if (!frame || !viewport.hasPixelSpacing) return null;
+    if (!frame || !hasSpacing(frame)) return null;
     const one = viewport.canvasToWorld([0, 0]);
     const other = viewport.canvasToWorld([100, 0]);
     const mm = Math.hypot(other[0] - one[0], other[1] - one[1], other[2] - one[2]);
@@ -108,7 +108,8 @@ export function createStackView(
   function state(): ViewState {
     const image = painted === null ? undefined : viewport.getCornerstoneImage();
     const properties = image ? viewport.getProperties() : undefined;
-    const failure = frames[wanted] ? loader.failureOf(frames[wanted].imageId) : undefined;
+    const asked = frames[wanted];
+    const failure = asked && loader.failureOf(asked.imageId);
     return {
       index: wanted,
       count: frames.length,
@@ -204,22 +205,20 @@ export function createStackView(
 
   /** Walks to the newest wanted frame; the ones skipped meanwhile are never asked for. */
   async function walk(): Promise<void> {
-    const mine = generation;
-    while (!closed && mine === generation && viewport.getCurrentImageIdIndex() !== wanted) {
-      const target = wanted;
+    walking = true;
+    let target: number;
+    do {
+      target = wanted;
       await viewport.setImageIdIndex(target).catch(() => undefined); // told by whenLoadFails
-      if (target === wanted) break;
-    }
+    } while (!closed && frames.length > 0 && target !== wanted);
+    walking = false;
   }
 
   function goTo(index: number): void {
     if (frames.length === 0) return;
     wanted = Math.max(0, Math.min(index, frames.length - 1));
     changed();
-    going ??= walk().finally(() => {
-      going = null;
-      if (!closed && frames.length > 0 && viewport.getCurrentImageIdIndex() !== wanted) goTo(wanted);
-    });
+    if (!walking && viewport.getCurrentImageIdIndex() !== wanted) void walk();
   }
 
   return {

@@ -184,7 +184,7 @@ export function Toolbar(props: ToolbarProps) {
 }
 
 function PresetChoice({ control, modality, idle }: ToolbarProps & { idle: boolean }) {
-  const { t } = useTranslation();
+  const { t, measure } = useTranslation();
   const presets = presetsOf(modality);
   const window = control?.state.window;
   const source = control?.state.source;
@@ -202,8 +202,8 @@ function PresetChoice({ control, modality, idle }: ToolbarProps & { idle: boolea
         {(idle || colour) && <option value="">–</option>}
         {!idle && !colour && chosen < 0 && window && (
           <option value="-1">
-            W {windowNumber(window.width, window.width)} C{' '}
-            {windowNumber(window.center, window.width)}
+            W {measure(windowNumber(window.width, window.width))} C{' '}
+            {measure(windowNumber(window.center, window.width))}
           </option>
         )}
         {!idle &&
@@ -213,8 +213,8 @@ function PresetChoice({ control, modality, idle }: ToolbarProps & { idle: boolea
             const { width, center } = preset.window(source);
             return (
               <option key={preset.key} value={at}>
-                {at + 1} {t(preset.key)} ({windowNumber(width, width)}/
-                {windowNumber(center, width)})
+                {at + 1} {t(preset.key)} ({windowNumber(width, width)}/{windowNumber(center, width)}
+                )
               </option>
             );
           })}

@@ -55,7 +55,7 @@ export function ViewerPage() {
     );
   if (!study.data || !started)
     return (
-      <div className={classes.viewer}>
+      <div className={classes.viewer} data-surface="dark">
         <h1 className={classes.hidden}>{t('viewer.title')}</h1>
         <p className={classes.waiting} role="status">
           {t('viewer.readingStudy')}
@@ -94,7 +94,7 @@ function Viewer({ detail }: { detail: StudyDetail }) {
   const loader = useStudyLoader(detail.study);
   if (detail.series.length === 0)
     return (
-      <div className={classes.viewer}>
+      <div className={classes.viewer} data-surface="dark">
         <PatientBar patient={detail.patient} study={detail.study} />
         <EmptyNotice title={t('viewer.noSeries')} />
       </div>
@@ -201,20 +201,16 @@ function Workspace({ detail, loader }: { detail: StudyDetail; loader: StudyLoade
   };
 
   return (
-    <div className={classes.viewer}>
+    <div className={classes.viewer} data-surface="dark">
       <PatientBar patient={patient} study={study} />
       <Toolbar
         control={control}
-        modality={
-          series.find((one) => one.series_instance_uid === panes[active])?.modality ?? ''
-        }
+        modality={series.find((one) => one.series_instance_uid === panes[active])?.modality ?? ''}
         tool={tool}
         layout={layout}
         onTool={pickTool}
         onLayout={arrange}
-        onRemoveMarks={() =>
-          setAnnouncement(t('measure.removed', { count: removeMarks() }))
-        }
+        onRemoveMarks={() => setAnnouncement(t('measure.removed', { count: removeMarks() }))}
         onHelp={() => setHelp(true)}
       />
       <div className={classes.body}>

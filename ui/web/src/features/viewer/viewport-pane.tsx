@@ -180,7 +180,8 @@ export function ViewportPane(props: ViewportPaneProps) {
     const handleWheel = (event: WheelEvent) => {
       if (event.ctrlKey) return; // the zoom of the browser
       event.preventDefault();
-      const lines = event.deltaMode === WheelEvent.DOM_DELTA_PIXEL ? event.deltaY / 50 : event.deltaY;
+      const lines =
+        event.deltaMode === WheelEvent.DOM_DELTA_PIXEL ? event.deltaY / 50 : event.deltaY;
       const whole = Math.abs(event.deltaY) >= 50 ? Math.sign(event.deltaY) : 0;
       rest = whole ? 0 : rest + lines;
       const steps = whole || Math.trunc(rest);
@@ -226,7 +227,6 @@ export function ViewportPane(props: ViewportPaneProps) {
         data-window-center={window ? windowNumber(window.center, window.width) : undefined}
         data-zoom={state.zoom.toFixed(3)}
         data-rendered={state.rendered}
-        // biome-ignore lint/a11y/noNoninteractiveTabindex: the picture is worked with the keyboard
         tabIndex={isDocument ? -1 : 0}
         role="img"
         aria-label={label}

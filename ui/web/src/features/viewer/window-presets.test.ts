@@ -45,7 +45,9 @@ describe('the presets', () => {
 
 test('the window on screen is recognised as its preset, another as none', () => {
   const presets = presetsOf('CT');
-  expect(presets[presetAt(presets, source, { width: 1500, center: -600 })]?.key).toBe('preset.lung');
+  expect(presets[presetAt(presets, source, { width: 1500, center: -600 })]?.key).toBe(
+    'preset.lung',
+  );
   expect(presetAt(presets, source, { width: 777, center: 12 })).toBe(-1);
 });
 

@@ -46,7 +46,10 @@ function fixed(key: MessageKey, width: number, center: number): WindowPreset {
 function scaled(key: MessageKey, factor: number): WindowPreset {
   return {
     key,
-    window: ({ initial }) => ({ width: Math.max(initial.width * factor, 1), center: initial.center }),
+    window: ({ initial }) => ({
+      width: Math.max(initial.width * factor, 1),
+      center: initial.center,
+    }),
   };
 }
 

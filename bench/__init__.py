@@ -1,0 +1,1 @@
+"""The benchmark: BFR beside Orthanc on one machine, the same client and the same objects."""
