@@ -1,5 +1,6 @@
 """HTTP/1.1 as a client that costs little beside the server that it measures (RFC 9112)."""
 
+import io
 import socket
 import time
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Connection:
     def _open(self) -> None:
         self._socket = socket.create_connection((HOST, self._port), timeout=TIMEOUT_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._reader = self._socket.makefile("rb", buffering=64 * 1024)
+        self._reader = io.BufferedReader(self._socket.makefile("rb", buffering=0), 64 * 1024)
         self.opened += 1
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
@@ -41,7 +41,7 @@ SLICE_LOCATION = "-98765.4"
 
 # What a CT scanner says of every slice of a series.
 SCANNER: dict[str, object] = {
-    "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM5 SPI"],
+    "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL", "CT_PROV SPI"],
     "InstanceCreationDate": "20190612",
     "InstanceCreationTime": "101502.118000",
     "SeriesDate": "20190612",
@@ -156,6 +156,14 @@ def dataset_of(part10: bytes) -> bytes:
     if part10[128:132] != b"DICM" or part10[132:140] != b"\x02\x00\x00\x00UL\x04\x00":
         raise ValueError("no Part 10 file with the length of its file meta information")
     return part10[144 + int.from_bytes(part10[140:144], "little") :]
+
+
+def same_elements(one: bytes, other: bytes) -> bool:
+    """Tell whether two Part 10 files hold the same elements, however they are encoded.
+
+    A sender such as storescu may write the lengths of sequences in another way than its file.
+    """
+    return bool(dcmread(io.BytesIO(one)) == dcmread(io.BytesIO(other)))
 
 
 def pixels_of(part10: bytes, size: int = SIZE) -> bytes:
@@ -290,9 +298,7 @@ def _dataset(sop_class_uid: str, modality: str, size: int) -> Dataset:
 
 
 def _small_header(modality: str) -> bytes:
-    dataset = _dataset(
-        CTImageStorage if modality == "CT" else MRImageStorage, modality, SMALL_SIZE
-    )
+    dataset = _dataset(CTImageStorage if modality == "CT" else MRImageStorage, modality, SMALL_SIZE)
     dataset.StudyInstanceUID = STUDY
     dataset.SeriesInstanceUID = SERIES
     dataset.SOPInstanceUID = SOP_INSTANCE

@@ -5,18 +5,11 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 
 from bfr_core.database import migrate
-from bfr_core.postgres import Cluster, PostgresProcess, embedded_cluster, running
+from bfr_core.postgres import PostgresProcess, running
 from bfr_core.settings import Settings
-from bfr_core.store import Store, database_owner_url, open_store
-
-
-def cluster_of(settings: Settings) -> Cluster:
-    """Return the embedded database of the settings."""
-    bin_dir = Path(settings.postgres_bin_dir) if settings.postgres_bin_dir else None
-    return embedded_cluster(settings.data_dir, bin_dir)
+from bfr_core.store import Store, cluster_of, database_owner_url, open_store
 
 
 @contextmanager

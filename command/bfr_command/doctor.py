@@ -12,13 +12,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from bfr_command.database_session import cluster_of
 from bfr_core import roles, statistics
 from bfr_core.database import pending_migrations
 from bfr_core.errors import ArchiveError
 from bfr_core.postgres import running
 from bfr_core.settings import Settings
-from bfr_core.store import database_owner_url, open_store
+from bfr_core.store import cluster_of, database_owner_url, open_store
 from bfr_ui.pages import static_directory
 
 CLOCK_TOLERANCE_S = 1.0

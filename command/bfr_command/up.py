@@ -15,11 +15,13 @@ from bfr_command.demonstration import load_demonstration
 from bfr_command.supervisor import Role, Supervisor
 from bfr_core.connections import Archive, DicomNode, list_archives, list_nodes
 from bfr_core.database import migrate
+from bfr_core.errors import Unavailable
 from bfr_core.postgres import PostgresProcess
 from bfr_core.settings import Settings
 from bfr_core.store import database_owner_url, open_store
 
 POLL_S = 0.2
+DATABASE_RETRY_S = 5.0
 PATIENCE_S = 30.0  # until what is missing is told
 
 
@@ -72,7 +74,11 @@ async def _keep_database(process: PostgresProcess, stop: asyncio.Event) -> None:
         await asyncio.sleep(POLL_S)
         if not process.is_alive():
             tell("the database has died and starts again")
-            process.start()
+            try:
+                process.start()
+            except Unavailable as error:
+                tell(error.message)
+                await asyncio.sleep(DATABASE_RETRY_S)
 
 
 async def _greet(settings: Settings, stop: asyncio.Event, *, demo: bool) -> None:

@@ -11,10 +11,12 @@ from urllib.parse import urlsplit
 import orjson
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import bfr_dicomweb.app
 import bfr_ui.api
@@ -48,17 +50,39 @@ class LoopbackCallers:
             return
         client = scope.get("client")
         address = client[0] if client else ""
-        headers = dict(scope["headers"])
-        host = _host_name("//" + headers.get(b"host", b"").decode("latin-1"))
-        origin = headers.get(b"origin")
-        origin_host = host if origin is None else _host_name(origin.decode("latin-1"))
-        if not (_is_loopback(address) and host in LOOPBACK_NAMES and origin_host == host):
+        headers = Headers(scope=scope)
+        hosts = {_host_name("//" + value) for value in headers.getlist("host")}
+        origins = {_host_name(value) for value in headers.getlist("origin")}
+        is_ours = len(hosts) == 1 and hosts <= LOOPBACK_NAMES and origins <= hosts
+        if not (_is_loopback(address) and is_ours):
             await Response("only for callers on this machine\n", 403)(scope, receive, send)
             return
         scope.setdefault("state", {})["access"] = Access(
             kind="local", subject="loopback", archive_ids=None, remote_address=address
         )
         await self._app(scope, receive, send)
+
+
+class OwnPagesOnly:
+    """Tells browsers to take every answer as what it says it is, and to keep it to our pages.
+
+    Without a login a page from elsewhere could else show a picture of ours by its address.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, and add the header fields to the answer."""
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Cross-Origin-Resource-Policy"] = "same-origin"
+            await send(message)
+
+        await self._app(scope, receive, send_guarded)
 
 
 def web_app(store: Store, pixels: PixelPool) -> Starlette:
@@ -71,13 +95,22 @@ def web_app(store: Store, pixels: PixelPool) -> Starlette:
             *bfr_ui.api.routes(),
             Route("/{path:path}", page),
         ],
-        exception_handlers={ArchiveError: answer_error},
+        exception_handlers={ArchiveError: answer_error, HTTPException: answer_http_error},
     )
     app.add_middleware(LoopbackCallers)
+    app.add_middleware(OwnPagesOnly)
     app.state.store = store
     app.state.pixels = pixels
     app.state.version = version("bfr")
     return app
+
+
+async def answer_http_error(request: Request, error: Exception) -> Response:
+    """Return the problem document of what no resource answered (RFC 9457)."""
+    if not isinstance(error, HTTPException):
+        raise error
+    body = orjson.dumps({"status": error.status_code, "title": error.detail})
+    return Response(body, error.status_code, error.headers, media_type="application/problem+json")
 
 
 async def healthz(request: Request) -> Response:
@@ -157,8 +190,9 @@ def _check(server: uvicorn.Server) -> Callable[[], Awaitable[str | None]]:
 
 def _host_name(url: str) -> str:
     try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
+        parts = urlsplit(url)
+        return parts.hostname or "" if parts.port != 0 else ""
+    except ValueError:  # no address, or a port that is none
         return ""
 
 

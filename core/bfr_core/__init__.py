@@ -1,0 +1,1 @@
+"""The core: archives, patients, studies, access and time; it speaks no protocol."""

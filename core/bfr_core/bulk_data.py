@@ -4,8 +4,8 @@ import mmap
 from typing import TYPE_CHECKING
 
 from bfr_core.errors import Unavailable
-from bfr_core.frames import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN
-from bfr_core.header import find_bulk_data, inflate_dataset, read_header
+from bfr_core.frames import EXPLICIT_VR_BIG_ENDIAN
+from bfr_core.header import DEFLATED, find_bulk_data, inflate_dataset, read_header
 from bfr_core.manifest import StoredInstance
 from bfr_core.receiving import header_limits
 
@@ -33,7 +33,7 @@ def read_bulk_data(store: "Store", stored: StoredInstance, path: str) -> bytes:
         whole[blob.offset : blob.offset + blob.length] as data,
     ):
         offset, length = find_bulk_data(data, path, limits)
-        if stored.transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+        if stored.transfer_syntax_uid in DEFLATED:
             return inflate_dataset(data, limits)[offset : offset + length]
         value = bytes(data[offset : offset + length])
         if stored.transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN:

@@ -1,6 +1,5 @@
 """Codestreams: the samples of one compressed frame (PS3.5 §8.2 and §A.4)."""
 
-import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -30,6 +29,7 @@ DEFLATED_IMAGE_FRAME = "1.2.840.10008.1.2.8.1"
 _CODEC_ERRORS = (RuntimeError, ValueError, MemoryError)
 _JPEG_2000_SIZE = struct.Struct(">HH8IH")  # Lsiz … Csiz, ISO/IEC 15444-1 §A.5.1
 _JPEG_2000_START = b"\xff\x4f\xff\x51"
+_END_SEARCH_BYTES = 1024
 _START_SEARCH_BYTES = 4096  # some senders leave the JP2 boxes before the codestream
 
 
@@ -101,10 +101,8 @@ def _decoder(transfer_syntax_uid: str) -> Callable[[bytes, ImagePixel], Samples]
         return _decode_jpeg
     if transfer_syntax_uid in JPEG_LS_TRANSFER_SYNTAXES:
         return _decode_jpeg_ls
-    if transfer_syntax_uid in JPEG_2000_TRANSFER_SYNTAXES:
+    if transfer_syntax_uid in JPEG_2000_TRANSFER_SYNTAXES | HTJ2K_TRANSFER_SYNTAXES:
         return _decode_jpeg_2000
-    if transfer_syntax_uid in HTJ2K_TRANSFER_SYNTAXES:
-        return _decode_htj2k
     if transfer_syntax_uid in JPEG_XL_TRANSFER_SYNTAXES:
         return _decode_jpeg_xl
     return None
@@ -133,8 +131,7 @@ def _decode_rle(frame: bytes, image: ImagePixel) -> Samples:
 
 def _decode_jpeg(frame: bytes, image: ImagePixel) -> Samples:
     codestream = _read_jpeg(frame)
-    if b"\xff\xd9" not in frame[-1024:]:
-        raise Invalid("The JPEG frame ends before its end marker.")
+    _check_end(frame, "JPEG")
     colour: dict[str, str] = {}
     if image.samples_per_pixel == 3:
         rgb = codestream.components_are_rgb
@@ -145,17 +142,16 @@ def _decode_jpeg(frame: bytes, image: ImagePixel) -> Samples:
 
 
 def _decode_jpeg_ls(frame: bytes, image: ImagePixel) -> Samples:
-    return _decode("JPEG-LS", imagecodecs.jpegls_decode, frame, _read_jpeg(frame), image)
+    codestream = _read_jpeg(frame)
+    _check_end(frame, "JPEG-LS")
+    return _decode("JPEG-LS", imagecodecs.jpegls_decode, frame, codestream, image)
 
 
 def _decode_jpeg_2000(frame: bytes, image: ImagePixel) -> Samples:
+    # HTJ2K too: OpenJPEG takes twice the time of OpenJPH over it (2.2 ms for 512 x 512 pixels),
+    # but OpenJPH dies of damaged frames, or never returns.
     codestream = _read_jpeg_2000(frame)
     return _decode("JPEG 2000", imagecodecs.jpeg2k_decode, frame, codestream, image)
-
-
-def _decode_htj2k(frame: bytes, image: ImagePixel) -> Samples:
-    codestream = _read_jpeg_2000(frame)
-    return _decode("HTJ2K", imagecodecs.htj2k_decode, frame, codestream, image)
 
 
 def _decode_jpeg_xl(frame: bytes, image: ImagePixel) -> Samples:
@@ -196,20 +192,23 @@ def _decode(
     shape = size if image.samples_per_pixel > 1 else size[:2]
     # Zeros: a codec that gives up half-way must not leave what the memory held before.
     out: Samples = np.zeros(shape, f"{'i' if codestream.signed else 'u'}{depth // 8}")
-    unwritten = os.urandom(out[-1].nbytes) if codec is imagecodecs.htj2k_decode else b""
-    if unwritten:
-        out[-1] = np.frombuffer(unwritten, out.dtype).reshape(out[-1].shape)
     try:
         samples = codec(frame, out=out, **options)
     except _CODEC_ERRORS as error:
         raise Invalid(f"The {name} frame is damaged or not as its header says.") from error
-    # imagecodecs prints the errors that OpenJPH meets within a frame and goes on as if it had none.
-    if unwritten and samples[-1].tobytes() == unwritten:
-        raise Invalid(f"The {name} frame is damaged: its last row is missing.")
     if image.signed and not codestream.signed:
         bits = min(image.bits_stored, codestream.precision)
         samples = _sign_extended(samples, bits)
     return samples.astype(f"{'i' if image.signed else 'u'}{image.bits_allocated // 8}", copy=False)
+
+
+def _check_end(frame: bytes, name: str) -> None:
+    """Raise Invalid unless the EOI marker is near the end of a frame.
+
+    Of what is cut off, libjpeg makes grey, and CharLS takes seconds to find that it ends.
+    """
+    if b"\xff\xd9" not in frame[-_END_SEARCH_BYTES:]:
+        raise Invalid(f"The {name} frame is damaged: it ends before its end marker.")
 
 
 def _sign_extended(samples: Samples, bits: int) -> Samples:
@@ -300,7 +299,7 @@ def _read_jpeg_2000(frame: bytes) -> Codestream:
         frame, start + 4
     )
     tile_width, tile_height, tile_left, tile_top = tile
-    # The first tile holds the first pixel (ISO/IEC 15444-1 §B.3): OpenJPH has no end otherwise.
+    # The first tile holds the first pixel (ISO/IEC 15444-1 §B.3).
     if not (tile_left <= left < tile_left + tile_width and left < right) or not (
         tile_top <= top < tile_top + tile_height and top < bottom
     ):

@@ -1,4 +1,4 @@
-"""Connections, their archives and DICOM nodes (product.md section 4, S-064, S-075..S-077)."""
+"""Connections, their archives and DICOM nodes."""
 
 import re
 from dataclasses import dataclass

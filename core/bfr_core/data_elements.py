@@ -30,6 +30,7 @@ from bfr_core.value_representations import (
     look_up,
     pixel_values,
     unusual_key,
+    value_count_max,
     with_unsigned_entries,
 )
 
@@ -38,7 +39,8 @@ PIXEL_REPRESENTATION = "00280103"
 
 _OCTETS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _UNKNOWN_VR_MAX_BYTES = 0xFFFE  # up to here UN has the dictionary's VR, as pydicom
-_UNCOUNTED_VALUE_BYTES = 16
+_UNCOUNTED_VALUE_BYTES = 16  # of so short elements, `max_elements` bounds the values as well
+_LARGE_VALUE_BYTES = 4096  # from here on values are counted before they are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,8 @@ class DataElementReader:
                 raw: Any = data[value:at]
                 if copied:
                     raw = bytes(raw)
+                if length > _LARGE_VALUE_BYTES and value_count_max(name, raw) > values_left:
+                    raise self._too_many_values()
                 try:
                     values = convert(raw, text)
                 except Misfit:
@@ -257,12 +261,15 @@ class DataElementReader:
             return self._binary("OW", scope.path + key, value, length), stop
         if stop > self._ceiling:
             raise self._truncated(scope, key, length, value)
+        raw = bytes(self._data[value:stop])
+        if length > _LARGE_VALUE_BYTES and value_count_max(name, raw) > self._values_left:
+            raise self._too_many_values()
         element: dict[str, Any] = {"vr": name}
         if convert is None:
             self._unresolved.append((scope.path + key, element, value, length))
             return element, stop
         try:
-            values = convert(bytes(self._data[value:stop]), scope.text)
+            values = convert(raw, scope.text)
         except Misfit:
             return self._binary("UN", scope.path + key, value, length), stop
         if values is not None:

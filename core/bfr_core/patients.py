@@ -1,6 +1,7 @@
 """Patients: whom the archives hold studies of, and their whole history across archives."""
 
 import datetime
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -86,19 +87,28 @@ GROUP = """
     LIMIT %(limit)s
 """
 VISIBLE = "(%(archive_ids)s::integer[] IS NULL OR patient.archive_id = ANY(%(archive_ids)s))"
+# Who was found in one archive is told of with what the others hold of them.
+OF_FOUND = f"""
+    WHERE {VISIBLE} AND patient.patient_id IN (
+        SELECT patient_id FROM found
+        UNION SELECT patient.patient_id FROM found JOIN patient USING (patient_identifier, issuer)
+        WHERE found.patient_identifier <> '')
+"""
 SEARCH_PATIENTS = f"""
-    {PATIENT}
-    WHERE {VISIBLE} AND (patient_identifier LIKE %(identifier)s
-        OR name_normalised LIKE ALL(%(words)s::text[]))
-    {GROUP}
+    WITH found AS (
+        SELECT patient_id, patient_identifier, issuer FROM patient
+        WHERE {VISIBLE} AND (
+            (%(identifier)s <> '%%' AND replace(patient_identifier, '-', '') LIKE %(identifier)s)
+            OR (%(words)s::text[] <> '{{}}' AND name_normalised LIKE ALL(%(words)s::text[]))))
+    {PATIENT} {OF_FOUND} {GROUP}
 """
 NEWEST_PATIENTS = f"""
-    {PATIENT}
-    WHERE {VISIBLE} AND patient.patient_id IN (
-        SELECT patient_id FROM study
-        WHERE %(archive_ids)s::integer[] IS NULL OR archive_id = ANY(%(archive_ids)s)
-        ORDER BY received_at DESC, study_id DESC LIMIT 1000)
-    {GROUP}
+    WITH found AS (
+        SELECT patient_id, patient_identifier, issuer FROM patient WHERE patient_id IN (
+            SELECT patient_id FROM study
+            WHERE %(archive_ids)s::integer[] IS NULL OR archive_id = ANY(%(archive_ids)s)
+            ORDER BY received_at DESC, study_id DESC LIMIT 1000))
+    {PATIENT} {OF_FOUND} {GROUP}
 """
 SAME_PATIENT = """
     patient.patient_id IN (
@@ -154,9 +164,10 @@ SERIES_OF_STUDY = """
 async def search_patients(store: "Store", access: Access, text: str, limit: int) -> list[Patient]:
     """Return patients whose number begins with the text or whose name holds all its words.
 
-    An empty text gives the patients with the newest arrivals.
+    Hyphens in numbers, and case, accents and the order of names mean nothing. An empty text
+    gives the patients with the newest arrivals.
     """
-    words = text.replace("\x00", "").replace("^", " ").split()
+    words = re.sub(r"[\x00^,]", " ", text).split()
     archive_ids = policy.visible_archives(access, None)
     async with store.database.transaction() as tx:
         if words:
@@ -165,7 +176,9 @@ async def search_patients(store: "Store", access: Access, text: str, limit: int)
                 SEARCH_PATIENTS,
                 archive_ids=archive_ids,
                 identifier="".join(words).replace("-", "").translate(ESCAPE) + "%",
-                words=[f"%{normalise(word).translate(ESCAPE)}%" for word in words],
+                words=[
+                    f"%{name.translate(ESCAPE)}%" for word in words if (name := normalise(word))
+                ],
                 limit=limit,
             )
         else:

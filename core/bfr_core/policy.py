@@ -1,4 +1,4 @@
-"""Policy: the one place that decides what a caller may see and do (product.md section 6).
+"""Policy: the one place that decides what a caller may see and do.
 
 Each rule is a pure function of the access and the resource. Lists use `visible_archives` as a
 predicate inside the query, so that counts and pages are right and leak nothing.

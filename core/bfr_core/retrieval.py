@@ -8,6 +8,7 @@ from bfr_core import audit, policy
 from bfr_core.access import Access
 from bfr_core.errors import NotFound
 from bfr_core.instance_rows import read_instance_row
+from bfr_core.instances import UID
 from bfr_core.manifest import StoredInstance, in_order
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ SERIES = """
         AND (%(archive_ids)s::integer[] IS NULL OR study.archive_id = ANY(%(archive_ids)s))
     ORDER BY series.archive_id, series.series_number NULLS LAST, series.series_id
 """
+NOTHING = "there is no such study, series or instance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,9 @@ async def retrieve_instances(
     `archive_id` None looks in every archive that the caller may read; an instance that lies in
     two of them comes once. Raises NotFound, also when the caller may not know.
     """
+    for uid in (study_instance_uid, series_instance_uid, sop_instance_uid):
+        if uid is not None and not UID.fullmatch(uid):
+            raise NotFound(NOTHING)
     archive_ids = policy.visible_archives(access, archive_id)
     key = (
         access.kind,
@@ -99,8 +104,28 @@ async def retrieve_instances(
         found += await _instances_of(store, series_rows, sop_instance_uid, headers=headers)
     result = list({one.stored.sop_instance_uid: one for one in reversed(found)}.values())[::-1]
     if not result:
-        raise NotFound("there is no such study, series or instance")
+        raise NotFound(NOTHING)
     return result
+
+
+async def read_series(
+    store: "Store", archive_id: int, study_instance_uid: str, series_instance_uid: str
+) -> list[FoundInstance]:
+    """Return the instances of a series in order, with their headers; [] when it is gone.
+
+    For a search, which has asked the policy and left its own record: looking through a series
+    for what matches is no access to the rest of it.
+    """
+    async with store.database.transaction() as tx:
+        rows = await tx.rows(
+            SERIES,
+            headers=True,
+            study_instance_uid=study_instance_uid,
+            series_instance_uid=series_instance_uid,
+            sop_instance_uid=None,
+            archive_ids=[archive_id],
+        )
+    return await _instances_of(store, rows, None, headers=True) if rows else []
 
 
 def _by_series(rows: list[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:

@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from bfr_core.audit import RecentReads
 from bfr_core.blobs import FileBlobs
 from bfr_core.database import Database, open_database
-from bfr_core.postgres import embedded_cluster
+from bfr_core.postgres import Cluster, embedded_cluster
 from bfr_core.receiving import Received
 from bfr_core.registration import Outcome, Registration
 from bfr_core.sealed import SealedSeries
@@ -38,13 +39,19 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
         yield Store(settings, database, url)
 
 
+def cluster_of(settings: Settings) -> Cluster:
+    """Return the embedded database of the settings, in a folder of its own beside the packs."""
+    bin_dir = Path(settings.postgres_bin_dir) if settings.postgres_bin_dir else None
+    return embedded_cluster(settings.data_dir / "postgres", bin_dir)
+
+
 def database_url(settings: Settings) -> str:
     """Return the URL that the roles connect to."""
-    return settings.database_url or embedded_cluster(settings.data_dir).url("bfr_app")
+    return settings.database_url or cluster_of(settings).url("bfr_app")
 
 
 def database_owner_url(settings: Settings) -> str:
     """Return the URL of the owner of the tables, for migrations."""
     if settings.database_owner_url or settings.database_url:
         return settings.database_owner_url or settings.database_url
-    return embedded_cluster(settings.data_dir).url("bfr_owner")
+    return cluster_of(settings).url("bfr_owner")

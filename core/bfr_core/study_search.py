@@ -5,14 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from pydicom.datadict import keyword_for_tag
 
 from bfr_core import audit, policy
 from bfr_core.access import Access
 from bfr_core.database import Transaction
-from bfr_core.errors import Invalid, NotFound
+from bfr_core.errors import Invalid
 from bfr_core.instances import Dataset, person_name_value
-from bfr_core.matching import Column, Conditions, Match
-from bfr_core.retrieval import FoundInstance, retrieve_instances
+from bfr_core.matching import Column, Conditions, Match, checked_uid, parse_integer
+from bfr_core.registration import uid_hash
+from bfr_core.retrieval import FoundInstance, read_series
 
 if TYPE_CHECKING:
     from bfr_core.store import Store
@@ -34,6 +36,9 @@ STUDY_KEYS: dict[str, Column] = {
     "0020000D": Column("study.study_instance_uid", "uid"),
     "00200010": Column("study.study_identifier", "text"),
 }
+# One value of each item of Request Attributes Sequence (0040,0275).
+REQUESTED = """ARRAY(SELECT item #>> '{{{tag},Value,0}}'
+    FROM jsonb_array_elements(series.request_attributes) AS item)"""
 SERIES_KEYS: dict[str, Column] = {
     "00080060": Column("series.modality", "text"),
     "0008103E": Column("series.description", "text"),
@@ -42,11 +47,15 @@ SERIES_KEYS: dict[str, Column] = {
     "00200011": Column("series.series_number", "integer"),
     "00400244": Column("series.performed_date", "date"),
     "00400245": Column("series.performed_time", "time"),
+    "00400275.00400009": Column(REQUESTED.format(tag="00400009"), "list"),
+    "00400275.00401001": Column(REQUESTED.format(tag="00401001"), "list"),
 }
-INSTANCE_KEYS = frozenset({"00080016", "00080018", "00200013"})
+SOP_CLASS_UID, SOP_INSTANCE_UID, INSTANCE_NUMBER = "00080016", "00080018", "00200013"
+INSTANCE_KEYS = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID, INSTANCE_NUMBER})
 INSTANCE_ATTRIBUTES = (
     "00080016",
     "00080018",
+    "00080201",
     "00200013",
     "00280008",
     "00280010",
@@ -85,13 +94,18 @@ SERIES = f"""
     LIMIT %(limit)s OFFSET %(offset)s
 """
 # The series that may hold the instances that are searched.
-SERIES_OF_INSTANCES = """
-    SELECT study.archive_id, study.study_instance_uid, series.series_instance_uid
+SERIES_OF_INSTANCES = f"""
+    SELECT study.archive_id, {PATIENT_COLUMNS}, {STUDY_COLUMNS}, {SERIES_COLUMNS}
     FROM study JOIN patient USING (patient_id) JOIN series USING (study_id)
-    WHERE {where}
+    WHERE {{where}}
     ORDER BY study.study_date DESC NULLS LAST, study.study_id DESC,
         series.series_number NULLS LAST, series.series_id
     LIMIT %(limit)s OFFSET %(offset)s
+"""
+# Without this a search for one instance would look through every series.
+SERIES_WITH_INSTANCES = """
+    (series.series_id IN (SELECT series_id FROM instance WHERE sop_instance_uid = ANY({uids}))
+    OR series.series_id IN (SELECT series_id FROM locator WHERE uid_hash = ANY({hashes})))
 """
 SERIES_PAGE = 200
 
@@ -127,16 +141,26 @@ async def search_series(
     limit: int,
     offset: int,
     with_study: bool,
+    includefield: Sequence[str] = (),
 ) -> list[Dataset]:
     """Return the matching series as DICOM JSON (PS3.18 table 10.6.3-4).
 
-    `with_study` adds the attributes of study and patient. Raises Invalid as for studies.
+    `with_study` adds the attributes of study and patient, `includefield` those of them that it
+    names by tag. Raises Invalid as for studies.
     """
     conditions = _conditions(access, archive_id, matches, {**STUDY_KEYS, **SERIES_KEYS})
     async with store.database.transaction() as tx:
         rows = await _rows(tx, SERIES, conditions, limit, offset)
         await _record(tx, access, door, archive_id, matches, len(rows))
-    return [{**(study_dataset(row) if with_study else {}), **series_dataset(row)} for row in rows]
+    return [
+        _by_tag(
+            {
+                **_chosen(study_dataset(row), includefield, everything=with_study),
+                **series_dataset(row),
+            }
+        )
+        for row in rows
+    ]
 
 
 async def search_instances(
@@ -149,15 +173,25 @@ async def search_instances(
     limit: int,
     offset: int,
     includefield: Sequence[str],
+    with_study: bool = False,
+    with_series: bool = False,
 ) -> list[Dataset]:
     """Return the matching instances as DICOM JSON (PS3.18 table 10.6.3-5).
 
-    `includefield` names further attributes of the instances by tag. Raises Invalid as for
-    studies.
+    `includefield` names further attributes by tag, of the instance, its series or its study;
+    `with_study` and `with_series` add all of theirs. A BulkDataURI is "bulkdata/<path>".
+    Raises Invalid as for studies.
     """
     own = [match for match in matches if match.tag in INSTANCE_KEYS]
     parents = [match for match in matches if match.tag not in INSTANCE_KEYS]
     conditions = _conditions(access, archive_id, parents, {**STUDY_KEYS, **SERIES_KEYS})
+    tests = [(match.tag, _wanted(match)) for match in own]
+    for tag, wanted in tests:
+        if tag == SOP_INSTANCE_UID and wanted:
+            listed = [str(uid) for uid in wanted]
+            uids = conditions.param(listed)
+            hashes = conditions.param([uid_hash(uid) for uid in listed])
+            conditions.parts.append(SERIES_WITH_INSTANCES.format(uids=uids, hashes=hashes))
     result: list[Dataset] = []
     skipped = 0
     series_offset = 0
@@ -167,14 +201,24 @@ async def search_instances(
             if series_offset == 0:
                 await _record(tx, access, door, archive_id, matches, len(page))
         for series in page:
-            for found in await _instances(store, access, door, series):
+            above = {
+                **_chosen(study_dataset(series), includefield, everything=with_study),
+                **_chosen(series_dataset(series), includefield, everything=with_series),
+            }
+            for found in await read_series(
+                store,
+                series["archive_id"],
+                series["study_instance_uid"],
+                series["series_instance_uid"],
+            ):
                 dataset = orjson.loads(found.header)
-                if not all(_matches(dataset, match) for match in own):
+                if not all(_matches(dataset, tag, wanted) for tag, wanted in tests):
                     continue
                 if skipped < offset:
                     skipped += 1
                 elif len(result) < limit:
-                    result.append(instance_dataset(found, dataset, includefield))
+                    own_attributes = instance_dataset(found, dataset, includefield)
+                    result.append(_by_tag({**above, **own_attributes}))
             if len(result) >= limit:
                 break
         if len(page) < SERIES_PAGE:
@@ -259,7 +303,7 @@ def _conditions(
     for match in matches:
         column = keys.get(match.tag)
         if column is None:
-            raise Invalid(f"{match.tag} is no search key at this level")
+            raise Invalid(f"{_name_of(match.tag)} is no search key at this level")
         conditions.add(column, match)
     return conditions
 
@@ -293,27 +337,33 @@ async def _record(
     )
 
 
-async def _instances(
-    store: "Store", access: Access, door: str, series: Mapping[str, Any]
-) -> list[FoundInstance]:
-    try:
-        return await retrieve_instances(
-            store,
-            access,
-            door,
-            archive_id=series["archive_id"],
-            study_instance_uid=series["study_instance_uid"],
-            series_instance_uid=series["series_instance_uid"],
-            headers=True,
-        )
-    except NotFound:  # removed since the page was read
-        return []
+def _name_of(tag: str) -> str:
+    """Return the attribute as people know it: its keyword, where it has one, and its tag."""
+    steps = tag.split(".")
+    keyword = ".".join(keyword_for_tag(int(step, 16)) or step for step in steps)
+    return keyword if keyword == tag else f"{keyword} ({tag})"
 
 
-def _matches(dataset: Dataset, match: Match) -> bool:
-    values = [value for value in match.values if value]
-    stored = [str(value) for value in dataset.get(match.tag, {}).get("Value", [])]
-    return not values or any(value in stored for value in values)
+def _chosen(dataset: Dataset, includefield: Sequence[str], *, everything: bool) -> Dataset:
+    if everything:
+        return dataset
+    return {tag: dataset[tag] for tag in includefield if tag in dataset}
+
+
+def _by_tag(dataset: Dataset) -> Dataset:
+    return dict(sorted(dataset.items()))
+
+
+def _wanted(match: Match) -> frozenset[str | int]:
+    """Return the values of which an instance must have one; none when it may have any."""
+    values = [value for text in match.values if (value := text.strip())]
+    if match.tag == INSTANCE_NUMBER:
+        return frozenset(parse_integer(match.tag, value) for value in values)
+    return frozenset(checked_uid(match.tag, value) for value in values)
+
+
+def _matches(dataset: Dataset, tag: str, wanted: frozenset[str | int]) -> bool:
+    return not wanted or not wanted.isdisjoint(dataset.get(tag, {}).get("Value", []))
 
 
 def _element(vr: str, value: Any) -> dict[str, Any]:
@@ -323,7 +373,7 @@ def _element(vr: str, value: Any) -> dict[str, Any]:
 
 
 def _date(value: datetime.date | None) -> str:
-    return "" if value is None else value.strftime("%Y%m%d")
+    return "" if value is None else value.isoformat().replace("-", "")
 
 
 def _time(value: datetime.time | None) -> str:

@@ -64,6 +64,11 @@ _SPECIAL_KEYS = LUT_DESCRIPTORS | {
     "FFFEE0DD",
 }
 _REMEMBERED_TAGS = 8192  # private elements and repeating groups, of which senders use a few each
+_NUMBER_BYTES = {
+    **dict.fromkeys(("SS", "US", "US or SS"), 2),
+    **dict.fromkeys(("AT", "FL", "SL", "UL"), 4),
+    **dict.fromkeys(("FD", "SV", "UV"), 8),
+}
 _WORD_CODE = {"OW": "H", "OF": "I", "OL": "I", "OD": "Q", "OV": "Q"}
 
 
@@ -223,6 +228,12 @@ def pixel_values(key: str, raw: bytes, *, signed: bool, big_endian: bool) -> lis
     convert = _numbers(">" if big_endian else "<", "h" if signed else "H")
     values = convert(raw, TextDecoder(()))
     return with_unsigned_entries(values) if key in LUT_DESCRIPTORS else values
+
+
+def value_count_max(name: str, raw: bytes) -> int:
+    """Return how many values `raw` may hold, found without reading them."""
+    size_bytes = _NUMBER_BYTES.get(name)
+    return len(raw) // size_bytes if size_bytes else raw.count(b"\\") + 1
 
 
 def inline_binary(name: str, raw: bytes, *, big_endian: bool) -> str:

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from bfr_core.errors import NotFound
 from bfr_dicomweb import qido, rendered, stow, wado
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -37,10 +38,19 @@ RESOURCES: tuple[tuple[str, str, Handler], ...] = (
 )
 
 
+async def no_resource(request: Request) -> Response:
+    """Raise NotFound: what RESOURCES does not list is not offered."""
+    raise NotFound(
+        "there is no such DICOMweb resource; studies, series and instances have metadata, and"
+        " instances have frames, rendered and bulkdata"
+    )
+
+
 def routes() -> list[Route]:
-    """Return a route per resource and root."""
-    return [
+    """Return a route per resource and root, and one for all else below the roots."""
+    offered = [
         Route(root + path, handler, methods=[method])
         for root in ROOTS
         for method, path, handler in RESOURCES
     ]
+    return [*offered, *(Route(root + "{path:path}", no_resource) for root in ROOTS)]

@@ -11,12 +11,22 @@ from bfr_core import study_search
 from bfr_core.errors import Invalid
 from bfr_core.instances import Dataset
 from bfr_core.matching import Match
-from bfr_dicomweb.media_types import DICOM_JSON, Offer, choose, parse_accept
-from bfr_dicomweb.resources import Target, json_answer, target_of
+from bfr_dicomweb.resources import (
+    Target,
+    choose_json,
+    json_answer,
+    target_of,
+    with_bulk_data_uris,
+)
 
 DOOR = "QIDO-RS"
-JSON_OFFERS = (Offer(DICOM_JSON), Offer("application/json"))
 HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
+# Extensions of the search that are optional to us: what is said when one is asked for.
+UNSUPPORTED = {
+    "fuzzymatching": "Only literal matching has been performed.",
+    "emptyvaluematching": "Empty values have matched everything.",
+    "multiplevaluematching": "Only single values have been matched.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +35,7 @@ class Query:
 
     matches: list[Match]
     includefield: list[str]  # tags
+    include_all: bool
     limit: int
     offset: int
     limited_by_server: bool
@@ -34,6 +45,7 @@ class Query:
 async def search_studies(request: Request) -> Response:
     """Answer a search for studies (§10.6.1.1)."""
     target = await target_of(request)
+    media_type = choose_json(request)
     query = read_query(request, target)
     found = await study_search.search_studies(
         target.store,
@@ -46,12 +58,13 @@ async def search_studies(request: Request) -> Response:
     )
     for study in found:
         study["00081190"] = _url(request, f"{target.root}/studies/{_uid(study, '0020000D')}")
-    return await _answer(request, query, found)
+    return await _answer(request, media_type, query, [orjson.dumps(study) for study in found])
 
 
 async def search_series(request: Request) -> Response:
     """Answer a search for series, of one study or of all (§10.6.1.2)."""
     target = await target_of(request)
+    media_type = choose_json(request)
     query = read_query(request, target)
     found = await study_search.search_series(
         target.store,
@@ -61,17 +74,19 @@ async def search_series(request: Request) -> Response:
         matches=query.matches,
         limit=query.limit + 1,
         offset=query.offset,
-        with_study="study" not in request.path_params,
+        with_study=query.include_all or "study" not in request.path_params,
+        includefield=query.includefield,
     )
     for series in found:
         path = f"{target.root}/studies/{_uid(series, '0020000D')}/series/{_uid(series, '0020000E')}"
         series["00081190"] = _url(request, path)
-    return await _answer(request, query, found)
+    return await _answer(request, media_type, query, [orjson.dumps(series) for series in found])
 
 
 async def search_instances(request: Request) -> Response:
     """Answer a search for instances, of a series, of a study or of all (§10.6.1.3)."""
     target = await target_of(request)
+    media_type = choose_json(request)
     query = read_query(request, target)
     found = await study_search.search_instances(
         target.store,
@@ -82,14 +97,18 @@ async def search_instances(request: Request) -> Response:
         limit=query.limit + 1,
         offset=query.offset,
         includefield=query.includefield,
+        with_study=query.include_all or "study" not in request.path_params,
+        with_series=query.include_all or "series" not in request.path_params,
     )
+    bodies = []
     for instance in found:
         path = (
             f"{target.root}/studies/{_uid(instance, '0020000D')}"
             f"/series/{_uid(instance, '0020000E')}/instances/{_uid(instance, '00080018')}"
         )
         instance["00081190"] = _url(request, path)
-    return await _answer(request, query, found)
+        bodies.append(with_bulk_data_uris(orjson.dumps(instance), path))
+    return await _answer(request, media_type, query, bodies)
 
 
 def read_query(request: Request, target: Target) -> Query:
@@ -100,6 +119,7 @@ def read_query(request: Request, target: Target) -> Query:
     maximum = target.store.settings.search_results_max
     matches = []
     includefield: list[str] = []
+    include_all = False
     limit: int | None = None
     offset = 0
     warnings = []
@@ -108,15 +128,13 @@ def read_query(request: Request, target: Target) -> Query:
             limit = _whole(name, value)
         elif name == "offset":
             offset = _whole(name, value)
-        elif name == "fuzzymatching":
+        elif name in UNSUPPORTED:
             if value not in ("true", "false"):
-                raise Invalid(f"fuzzymatching is true or false, not {value!r}")
+                raise Invalid(f"{name} is true or false, not {value!r}")
             if value == "true":
-                warnings.append(
-                    "The fuzzymatching parameter is not supported. Only literal matching has"
-                    " been performed."
-                )
+                warnings.append(f"The {name} parameter is not supported. {UNSUPPORTED[name]}")
         elif name == "includefield":
+            include_all = include_all or "all" in value.split(",")
             includefield += [_tag(part) for part in value.split(",") if part and part != "all"]
         elif name != "accept":
             tag = _tag(name)
@@ -128,6 +146,7 @@ def read_query(request: Request, target: Target) -> Query:
     return Query(
         matches=matches,
         includefield=includefield,
+        include_all=include_all,
         limit=maximum if limit is None else min(limit, maximum),
         offset=offset,
         limited_by_server=by_server,
@@ -135,15 +154,14 @@ def read_query(request: Request, target: Target) -> Query:
     )
 
 
-async def _answer(request: Request, query: Query, found: list[Dataset]) -> Response:
-    choose(parse_accept(request.headers.get("accept", "*/*")), JSON_OFFERS)
+async def _answer(request: Request, media_type: str, query: Query, found: list[bytes]) -> Response:
     warnings = list(query.warnings)
     if len(found) > query.limit:
         found = found[: query.limit]
         if query.limited_by_server:
             warnings.append("There are additional results that can be requested.")
     if found:
-        response = await json_answer(request, orjson.dumps(found), DICOM_JSON)
+        response = await json_answer(request, b"[" + b",".join(found) + b"]", media_type)
     else:
         response = Response(status_code=204)
     for warning in warnings:
@@ -152,16 +170,21 @@ async def _answer(request: Request, query: Query, found: list[Dataset]) -> Respo
 
 
 def _tag(name: str) -> str:
-    if len(name) == 8 and HEXADECIMAL.issuperset(name):
-        return name.upper()
-    if name in keyword_dict:
-        return f"{tag_for_keyword(name):08X}"
+    """Return the tag of an attribute, or the tags on the way to one in a sequence, by "."."""
+    return ".".join(_step(step, name) for step in name.split("."))
+
+
+def _step(step: str, name: str) -> str:
+    if len(step) == 8 and HEXADECIMAL.issuperset(step):
+        return step.upper()
+    if step and step in keyword_dict:
+        return f"{tag_for_keyword(step):08X}"
     raise Invalid(f"{name!r} is no attribute: give a keyword or eight hexadecimal digits")
 
 
 def _values(tag: str, value: str) -> tuple[str, ...]:
     try:
-        is_uid = dictionary_VR(tag) == "UI"
+        is_uid = dictionary_VR(int(tag.rpartition(".")[2], 16)) == "UI"
     except KeyError:
         is_uid = False
     if is_uid:

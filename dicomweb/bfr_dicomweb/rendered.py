@@ -11,8 +11,8 @@ from bfr_core.bulk_data import read_bulk_data
 from bfr_core.errors import Invalid
 from bfr_core.pixels import PixelPool, frame_attributes, render_frame
 from bfr_core.retrieval import retrieve_instances
-from bfr_dicomweb.media_types import NotAcceptable, Offer, choose, parse_accept
-from bfr_dicomweb.resources import target_of
+from bfr_dicomweb.media_types import NotAcceptable, Offer, choose
+from bfr_dicomweb.resources import accepted_by, target_of
 from bfr_dicomweb.wado import DOOR, frame_numbers, read_frame
 
 OFFERS = (Offer("image/jpeg"), Offer("image/png"))
@@ -32,10 +32,7 @@ class Rendering:
 async def retrieve_rendered(request: Request) -> Response:
     """Answer with the first frame of an instance, or the frame asked for, as JPEG or PNG."""
     target = await target_of(request)
-    accepted = parse_accept(
-        request.headers.get("accept", "*/*"), request.query_params.getlist("accept")
-    )
-    media_type = choose(accepted, OFFERS).media_type
+    media_type = choose(accepted_by(request), OFFERS).media_type
     rendering = read_rendering(request)
     path = request.path_params
     found = await retrieve_instances(
@@ -55,25 +52,29 @@ async def retrieve_rendered(request: Request) -> Response:
     if len(numbers) > 1:
         raise Invalid("one frame at a time can be rendered")
     pool: PixelPool = request.app.state.pixels
-    attributes = await asyncio.to_thread(
-        frame_attributes,
-        orjson.loads(found[0].header),
-        numbers[0],
-        lambda uri: read_bulk_data(target.store, stored, uri.removeprefix("bulkdata/")),
-    )
-    picture = await pool.run(
-        render_frame,
-        await read_frame(target.store, stored, numbers[0]),
-        attributes,
-        stored.transfer_syntax_uid,
-        numbers[0],
-        rendering.window,
-        rendering.viewport,
-        rendering.quality,
-        media_type,
-        target.store.settings.rendered_max_pixels,
-        stored.frames.vr,
-    )
+    try:
+        attributes = await asyncio.to_thread(
+            frame_attributes,
+            orjson.loads(found[0].header),
+            numbers[0],
+            lambda uri: read_bulk_data(target.store, stored, uri.removeprefix("bulkdata/")),
+        )
+        picture = await pool.run(
+            render_frame,
+            await read_frame(target.store, stored, numbers[0]),
+            attributes,
+            stored.transfer_syntax_uid,
+            numbers[0],
+            rendering.window,
+            rendering.viewport,
+            rendering.quality,
+            media_type,
+            target.store.settings.rendered_max_pixels,
+            stored.frames.vr,
+        )
+    except Invalid as error:
+        # The parameters were checked: it is the stored object that makes no picture.
+        raise NotAcceptable(f"the frame cannot be rendered: {error.message}") from error
     return Response(
         picture, headers={"Cache-Control": "no-store", "Vary": "Accept"}, media_type=media_type
     )
@@ -106,7 +107,8 @@ def read_rendering(request: Request) -> Rendering:
 
 
 def _size(name: str, text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= VIEWPORT_MAX_PIXELS:
+    digits = text.isascii() and text.isdigit() and len(text) <= 9
+    if not digits or not 1 <= int(text) <= VIEWPORT_MAX_PIXELS:
         raise Invalid(f"{name}: {text!r} is no whole number from 1 to {VIEWPORT_MAX_PIXELS}")
     return int(text)
 

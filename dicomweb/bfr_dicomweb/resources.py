@@ -5,6 +5,7 @@ import gzip
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
+from urllib.parse import quote
 
 import zstandard
 from starlette.requests import Request
@@ -13,8 +14,12 @@ from starlette.responses import Response
 from bfr_core.access import Access
 from bfr_core.blobs import BlobReader
 from bfr_core.connections import Archive, find_archive
+from bfr_core.errors import NotFound
 from bfr_core.store import Store
+from bfr_dicomweb.media_types import DICOM_JSON, Accepted, Offer, choose, parse_accept
 
+JSON_OFFERS = (Offer(DICOM_JSON), Offer("application/json"))
+BULK_DATA_MARK = b'"BulkDataURI":"bulkdata/'
 COMPRESS_MIN_BYTES = 1024
 BATCH_BYTES = 2 * 1024 * 1024
 
@@ -53,16 +58,37 @@ async def target_of(request: Request) -> Target:
     ae_title = request.path_params.get("ae_title")
     if ae_title is None:
         return Target(store, access, None, "/dicomweb")
+    if "\x00" in ae_title:
+        raise NotFound("there is no such archive")
     async with store.database.transaction() as tx:
         archive = await find_archive(tx, access, ae_title)
-    return Target(store, access, archive, f"/archives/{ae_title}/dicomweb")
+    return Target(store, access, archive, f"/archives/{quote(ae_title, safe='')}/dicomweb")
+
+
+def accepted_by(request: Request) -> Accepted:
+    """Return what the request accepts; a request that does not say accepts anything."""
+    return parse_accept(
+        request.headers.get("accept", "*/*"), request.query_params.getlist("accept")
+    )
+
+
+def choose_json(request: Request) -> str:
+    """Return the media type that the JSON answer is to have. Raises NotAcceptable."""
+    return choose(accepted_by(request), JSON_OFFERS).media_type
+
+
+def with_bulk_data_uris(dataset: bytes, instance_path: str) -> bytes:
+    """Return DICOM JSON whose BulkDataURIs are absolute paths (PS3.18 §F.2.2)."""
+    # A quotation mark within a string is escaped in JSON, so the mark is never part of a value.
+    root = f'"BulkDataURI":"{instance_path}/bulkdata/'
+    return dataset.replace(BULK_DATA_MARK, root.encode())
 
 
 async def json_answer(request: Request, body: bytes, media_type: str) -> Response:
     """Return a JSON answer, compressed when that is accepted and worth it (RFC 9110 §12.5.3)."""
     headers = {"Cache-Control": "no-store", "Vary": "Accept, Accept-Encoding"}
-    accepted = request.headers.get("accept-encoding", "")
     if len(body) >= COMPRESS_MIN_BYTES:
+        accepted = _codings(",".join(request.headers.getlist("accept-encoding")))
         if "zstd" in accepted:
             headers["Content-Encoding"] = "zstd"
             body = await asyncio.to_thread(zstandard.compress, body, 1)
@@ -70,6 +96,30 @@ async def json_answer(request: Request, body: bytes, media_type: str) -> Respons
             headers["Content-Encoding"] = "gzip"
             body = await asyncio.to_thread(gzip.compress, body, 1)
     return Response(body, headers=headers, media_type=media_type)
+
+
+def _codings(header: str) -> set[str]:
+    """Return the content codings that are named with a weight above 0."""
+    codings = set()
+    for member in header.lower().split(","):
+        coding, _, parameter = member.partition(";")
+        name, _, weight = parameter.partition("=")
+        if name.strip() == "q" and not weight.strip(" 0."):
+            continue
+        codings.add(coding.strip())
+    return codings
+
+
+async def opened(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Return the same chunks once the first is there: an error before it can still be a status."""
+    first = await anext(chunks, b"")
+
+    async def all_chunks() -> AsyncIterator[bytes]:
+        yield first
+        async for chunk in chunks:
+            yield chunk
+
+    return all_chunks()
 
 
 async def stream_pieces(store: Store, pieces: Sequence[bytes | BlobRange]) -> AsyncIterator[bytes]:

@@ -1,11 +1,12 @@
 """STOW-RS: the Store transaction with Part 10 objects (PS3.18 §10.5)."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from bfr_core.connections import Archive, list_archives
@@ -13,16 +14,9 @@ from bfr_core.errors import ArchiveError, Invalid, Unavailable
 from bfr_core.instances import Dataset
 from bfr_core.receiving import Incoming, MismatchedObject, Received, Reception
 from bfr_dicomweb.errors import UnsupportedMediaType, failure_reason_of
-from bfr_dicomweb.media_types import (
-    APPLICATION_DICOM,
-    DICOM_JSON,
-    Offer,
-    choose,
-    parse_accept,
-    parse_media_type,
-)
+from bfr_dicomweb.media_types import APPLICATION_DICOM, parse_media_type
 from bfr_dicomweb.multipart import Part, PartLimits, boundary_of, read_parts
-from bfr_dicomweb.resources import Target, json_answer, target_of
+from bfr_dicomweb.resources import Target, choose_json, json_answer, target_of
 
 DOOR = "STOW-RS"
 COMMIT_MAX = 500
@@ -85,10 +79,7 @@ class Answer:
 async def store_instances(request: Request) -> Response:
     """Store the objects of the body and tell of each what became of it."""
     target = await target_of(request)
-    choose(
-        parse_accept(request.headers.get("accept", "*/*")),
-        (Offer(DICOM_JSON), Offer("application/json")),
-    )
+    media_type = choose_json(request)
     boundary = _boundary(request)
     archive = target.archive or await _only_archive(target)
     reception = Reception(target.store, target.access, archive, DOOR)
@@ -110,7 +101,7 @@ async def store_instances(request: Request) -> Response:
                     answer.add_failed(outcome.received, outcome.error)
     finally:
         await asyncio.to_thread(reception.close)
-    response = await json_answer(request, orjson.dumps(answer.dataset()), DICOM_JSON)
+    response = await json_answer(request, orjson.dumps(answer.dataset()), media_type)
     response.status_code = answer.status()
     return response
 
@@ -128,7 +119,7 @@ async def _receive(
         total_max_bytes=settings.request_body_max_bytes, parts_max=settings.request_parts_max
     )
     study = request.path_params.get("study")
-    async for part in read_parts(request.stream(), boundary, limits):
+    async for part in read_parts(_body(request), boundary, limits):
         media_type = parse_media_type(part.headers["content-type"])
         if media_type.name != APPLICATION_DICOM:
             answer.add_unreadable(
@@ -147,6 +138,14 @@ async def _receive(
             answer.add_failed(one, MismatchedObject("the object is of another study than the URL"))
             continue
         received.append(one)
+
+
+async def _body(request: Request) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in request.stream():
+            yield chunk
+    except ClientDisconnect as error:
+        raise Invalid("the sender broke off before the body had ended") from error
 
 
 async def _receive_part(reception: Reception, part: Part) -> Received:

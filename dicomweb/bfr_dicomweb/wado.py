@@ -2,33 +2,33 @@
 
 import asyncio
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from bfr_core.bulk_data import read_bulk_data
 from bfr_core.errors import Invalid, NotFound
 from bfr_core.frames import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
     NATIVE_TRANSFER_SYNTAXES,
+    first_value,
 )
-from bfr_core.bulk_data import read_bulk_data
 from bfr_core.manifest import Frames, StoredInstance
-from bfr_core.pixels import PixelPool, native_frame
+from bfr_core.pixels import PixelPool, frame_attributes, native_frame
 from bfr_core.retrieval import FoundInstance, retrieve_instances
 from bfr_core.store import Store
 from bfr_dicomweb.media_types import (
     APPLICATION_DICOM,
-    DICOM_JSON,
     OCTET_STREAM,
-    Accepted,
+    NotAcceptable,
     Offer,
     choose,
     frame_media_type,
-    parse_accept,
 )
 from bfr_dicomweb.multipart import (
     closing,
@@ -37,11 +37,23 @@ from bfr_dicomweb.multipart import (
     new_boundary,
     part_header,
 )
-from bfr_dicomweb.resources import BlobRange, Target, json_answer, stream_pieces, target_of
+from bfr_dicomweb.resources import (
+    BlobRange,
+    Target,
+    accepted_by,
+    choose_json,
+    json_answer,
+    opened,
+    stream_pieces,
+    target_of,
+    with_bulk_data_uris,
+)
 
 DOOR = "WADO-RS"
 FRAMES_MAX = 10_000
-BULK_DATA_MARK = b'"BulkDataURI":"bulkdata/'
+BITS_ALLOCATED = "00280100"
+# Stored in words or bytes of the order that octet-stream has: sent without touching them.
+LITTLE_ENDIAN = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN})
 IDENTITY = {"Cache-Control": "no-store", "Vary": "Accept"}
 
 
@@ -49,22 +61,15 @@ async def retrieve(request: Request) -> Response:
     """Answer with the objects of a study, a series or one instance, as stored (§10.4.1.1.1)."""
     target = await target_of(request)
     found = await _find(request, target)
-    stored_syntaxes = dict.fromkeys(one.stored.transfer_syntax_uid for one in found)
-    offers = [Offer(APPLICATION_DICOM, True, uid, when_unnamed=True) for uid in stored_syntaxes]
-    if len(found) == 1:
-        offers += [
-            Offer(APPLICATION_DICOM, False, uid, when_unnamed=True) for uid in stored_syntaxes
-        ]
-    chosen = choose(_accepted(request), offers)
-    named = _named_syntax(request)
-    if named is not None:
-        # Objects in other syntaxes than the one named would break what was asked for.
-        others = [one for one in found if one.stored.transfer_syntax_uid != named]
-        if others:
-            chosen = choose(_accepted(request), [])
+    accepted = accepted_by(request)
+    syntaxes = dict.fromkeys(one.stored.transfer_syntax_uid for one in found)
+    forms = (True, False) if len(found) == 1 else (True,)
+    chosen = choose(accepted, [_as_stored(uid, form) for form in forms for uid in syntaxes])
+    for uid in syntaxes:
+        # Every object is to be acceptable, not one of them alone.
+        choose(accepted, [_as_stored(uid, chosen.multipart)])
     if not chosen.multipart:
-        one = found[0].stored
-        return _single(target.store, one, APPLICATION_DICOM)
+        return await _single(target.store, found[0].stored)
     parts = [
         (
             {
@@ -75,19 +80,23 @@ async def retrieve(request: Request) -> Response:
         )
         for one in found
     ]
-    return multipart_answer(target.store, APPLICATION_DICOM, parts)
+    return await multipart_answer(target.store, APPLICATION_DICOM, parts)
 
 
 async def retrieve_metadata(request: Request) -> Response:
     """Answer with the headers of a study, a series or one instance (§10.4.1.1.2)."""
     target = await target_of(request)
+    media_type = choose_json(request)
     found = await _find(request, target, headers=True)
-    choose(
-        parse_accept(request.headers.get("accept", "*/*")),
-        (Offer(DICOM_JSON), Offer("application/json")),
+    body = b",\n".join(
+        with_bulk_data_uris(
+            one.header,
+            f"{target.root}/studies/{one.study_instance_uid}/series/{one.series_instance_uid}"
+            f"/instances/{one.stored.sop_instance_uid}",
+        )
+        for one in found
     )
-    body = b"[" + b",\n".join(_with_bulk_data_uris(target, one) for one in found) + b"]"
-    return await json_answer(request, body, DICOM_JSON)
+    return await json_answer(request, b"[" + body + b"]", media_type)
 
 
 async def retrieve_frames(request: Request) -> Response:
@@ -99,35 +108,25 @@ async def retrieve_frames(request: Request) -> Response:
     if stored.frames is None:
         raise NotFound("the instance has no frames that can be told apart")
     numbers = frame_numbers(request.path_params["frames"], stored.frames)
-    chosen = choose(_accepted(request), _frame_offers(stored, single=len(numbers) == 1))
-    as_stored = chosen.transfer_syntax_uid == stored.transfer_syntax_uid
-    if as_stored or stored.transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN:
-        bodies: list[Sequence[bytes | BlobRange]] = [
-            frame_pieces(stored, stored.frames, number) for number in numbers
-        ]
-    else:
-        pool: PixelPool = request.app.state.pixels
-        dataset = orjson.loads(one.header)
-        bodies = [
-            [
-                await pool.run(
-                    native_frame,
-                    await read_frame(target.store, stored, number),
-                    dataset,
-                    stored.transfer_syntax_uid,
-                    number,
-                    target.store.settings.rendered_max_pixels,
-                    stored.frames.vr,
-                )
-            ]
-            for number in numbers
-        ]
+    chosen = choose(accepted_by(request), _frame_offers(stored, single=len(numbers) == 1))
     part_type = f"{chosen.media_type}; transfer-syntax={chosen.transfer_syntax_uid}"
+    header = orjson.loads(one.header)
+    # A frame of single bits may begin within a byte, and then has to be cut out.
+    as_stored = chosen.transfer_syntax_uid == stored.transfer_syntax_uid or (
+        stored.transfer_syntax_uid in LITTLE_ENDIAN
+    )
+    if stored.transfer_syntax_uid in LITTLE_ENDIAN and first_value(header, BITS_ALLOCATED) == 1:
+        as_stored = False
+    if not as_stored:
+        pool: PixelPool = request.app.state.pixels
+        frames = _native_frames(target.store, pool, stored, header, numbers)
+        return await _streamed_frames(frames, chosen, part_type)
+    bodies = [frame_pieces(stored, stored.frames, number) for number in numbers]
     if chosen.multipart:
         parts = [({"Content-Type": part_type}, body) for body in bodies]
-        return multipart_answer(target.store, chosen.media_type, parts)
+        return await multipart_answer(target.store, chosen.media_type, parts)
     return StreamingResponse(
-        stream_pieces(target.store, bodies[0]),
+        await opened(stream_pieces(target.store, bodies[0])),
         headers={**IDENTITY, "Content-Length": str(_length(bodies[0]))},
         media_type=part_type,
     )
@@ -139,25 +138,28 @@ async def retrieve_bulk_data(request: Request) -> Response:
     found = await _find(request, target)
     stored = found[0].stored
     chosen = choose(
-        parse_accept(request.headers.get("accept", "*/*")),
+        accepted_by(request),
         [Offer(OCTET_STREAM, multipart=False), Offer(OCTET_STREAM, multipart=True)],
     )
     value = await asyncio.to_thread(
         read_bulk_data, target.store, stored, request.path_params["path"]
     )
     if chosen.multipart:
-        return multipart_answer(
+        return await multipart_answer(
             target.store, OCTET_STREAM, [({"Content-Type": OCTET_STREAM}, [value])]
         )
     return Response(value, headers=IDENTITY, media_type=OCTET_STREAM)
 
 
-def multipart_answer(
+async def multipart_answer(
     store: Store,
     media_type: str,
     parts: Sequence[tuple[Mapping[str, str], Sequence[bytes | BlobRange]]],
 ) -> Response:
-    """Return a multipart answer whose parts are streamed (§8.6.1.2)."""
+    """Return a multipart answer whose parts are streamed (§8.6.1.2).
+
+    Raises Unavailable when the bytes of the first are gone.
+    """
     boundary = new_boundary()
     pieces: list[bytes | BlobRange] = []
     for number, (headers, body) in enumerate(parts):
@@ -166,7 +168,7 @@ def multipart_answer(
     pieces.append(closing(boundary))
     length = content_length_bytes(boundary, [(headers, _length(body)) for headers, body in parts])
     return StreamingResponse(
-        stream_pieces(store, pieces),
+        await opened(stream_pieces(store, pieces)),
         headers={
             **IDENTITY,
             "Content-Length": str(length),
@@ -235,22 +237,52 @@ async def _find(request: Request, target: Target, *, headers: bool = False) -> l
     )
 
 
-def _accepted(request: Request) -> Accepted:
-    return parse_accept(
-        request.headers.get("accept", "*/*"), request.query_params.getlist("accept")
-    )
+def _as_stored(transfer_syntax_uid: str, multipart: bool) -> Offer:
+    return Offer(APPLICATION_DICOM, multipart, transfer_syntax_uid, when_unnamed=True)
 
 
-def _named_syntax(request: Request) -> str | None:
-    """Return the one transfer syntax that the request insists on, if it names one."""
-    accepted = _accepted(request)
-    ranges = accepted.query or accepted.header
-    named = {one.transfer_syntax for one in ranges}
-    if len(named) == 1:
-        only = named.pop()
-        if only not in (None, "*"):
-            return only
-    return None
+async def _native_frames(
+    store: Store,
+    pool: PixelPool,
+    stored: StoredInstance,
+    header: Mapping[str, Any],
+    numbers: Sequence[int],
+) -> AsyncIterator[bytes]:
+    """Yield the frames as native little endian pixels, decoded one at a time.
+
+    Raises NotAcceptable when a frame cannot be decoded: it can only be had as it is stored.
+    """
+    vr = "" if stored.frames is None else stored.frames.vr
+    attributes = frame_attributes(header)
+    for number in numbers:
+        try:
+            yield await pool.run(
+                native_frame,
+                await read_frame(store, stored, number),
+                attributes,
+                stored.transfer_syntax_uid,
+                number,
+                store.settings.rendered_max_pixels,
+                vr,
+            )
+        except Invalid as error:
+            raise NotAcceptable(f"frame {number} cannot be decoded: {error.message}") from error
+
+
+async def _streamed_frames(frames: AsyncIterator[bytes], chosen: Offer, part_type: str) -> Response:
+    boundary = new_boundary()
+
+    async def parts() -> AsyncIterator[bytes]:
+        first = True
+        async for frame in frames:
+            yield part_header(boundary, {"Content-Type": part_type}, first=first) + frame
+            first = False
+        yield closing(boundary)
+
+    if chosen.multipart:
+        kind = content_type(chosen.media_type, boundary)
+        return StreamingResponse(await opened(parts()), headers={**IDENTITY, "Content-Type": kind})
+    return StreamingResponse(await opened(frames), headers=IDENTITY, media_type=part_type)
 
 
 def _frame_offers(stored: StoredInstance, *, single: bool) -> list[Offer]:
@@ -267,21 +299,12 @@ def _frame_offers(stored: StoredInstance, *, single: bool) -> list[Offer]:
     return offers
 
 
-def _with_bulk_data_uris(target: Target, found: FoundInstance) -> bytes:
-    root = (
-        f'"BulkDataURI":"{target.root}/studies/{found.study_instance_uid}'
-        f"/series/{found.series_instance_uid}"
-        f"/instances/{found.stored.sop_instance_uid}/bulkdata/"
-    )
-    return found.header.replace(BULK_DATA_MARK, root.encode())
-
-
-def _single(store: Store, stored: StoredInstance, media_type: str) -> Response:
+async def _single(store: Store, stored: StoredInstance) -> Response:
     blob = stored.blob
     return StreamingResponse(
-        stream_pieces(store, [BlobRange(blob.key, blob.offset, blob.length)]),
+        await opened(stream_pieces(store, [BlobRange(blob.key, blob.offset, blob.length)])),
         headers={**IDENTITY, "Content-Length": str(blob.length)},
-        media_type=f"{media_type}; transfer-syntax={stored.transfer_syntax_uid}",
+        media_type=f"{APPLICATION_DICOM}; transfer-syntax={stored.transfer_syntax_uid}",
     )
 
 

@@ -36,7 +36,7 @@ async def search_patients(request: Request, store: Store, access: Access) -> obj
     query, limit = body.get("query", ""), body.get("limit", 50)
     if not isinstance(query, str) or len(query) > 200:
         raise Invalid("query is a text of at most 200 characters")
-    if not isinstance(limit, int) or not 1 <= limit <= PATIENTS_MAX:
+    if type(limit) is not int or not 1 <= limit <= PATIENTS_MAX:
         raise Invalid(f"limit is a whole number from 1 to {PATIENTS_MAX}")
     found = await patients.search_patients(store, access, query, limit + 1)
     return {"patients": [_patient(one) for one in found[:limit]], "more": len(found) > limit}
@@ -66,7 +66,8 @@ async def read_study(request: Request, store: Store, access: Access) -> object:
 async def latest_studies(request: Request, store: Store, access: Access) -> object:
     """Tell which studies arrived last."""
     text = request.query_params.get("limit", "100")
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= STUDIES_MAX:
+    is_number = text.isascii() and text.isdigit() and len(text) <= 9
+    if not is_number or not 1 <= int(text) <= STUDIES_MAX:
         raise Invalid(f"limit is a whole number from 1 to {STUDIES_MAX}")
     found = await patients.latest_studies(
         store,
@@ -140,10 +141,15 @@ RESOURCES: tuple[tuple[str, str, Handler], ...] = (
 
 
 def routes() -> list[Route]:
-    """Return a route per resource."""
-    return [
+    """Return a route per resource, and one for all else below /api."""
+    offered = [
         Route(path, _endpoint(handler), methods=[method]) for method, path, handler in RESOURCES
     ]
+    return [*offered, Route("/api/{path:path}", _endpoint(_no_resource))]
+
+
+async def _no_resource(request: Request, store: Store, access: Access) -> object:
+    raise NotFound("there is no such resource")
 
 
 def _endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
@@ -151,6 +157,7 @@ def _endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         store = cast(Store, request.app.state.store)
         access = cast(Access, request.scope["state"]["access"])
         try:
+            _refuse_nul(request)
             body = await handler(request, store, access)
         except ArchiveError as error:
             return problem(error)
@@ -159,6 +166,13 @@ def _endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         )
 
     return endpoint
+
+
+def _refuse_nul(request: Request) -> None:
+    """Raise Invalid for a NUL character, which no text of the database can hold."""
+    values = [*request.path_params.values(), *request.query_params.values()]
+    if any("\x00" in value for value in values):
+        raise Invalid("the address holds a NUL character")
 
 
 async def _body(request: Request) -> dict[str, Any]:

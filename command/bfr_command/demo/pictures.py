@@ -160,7 +160,7 @@ def _radiograph(place: Place, absorbed: Sequence[npt.NDArray[np.floating[Any]]])
     dataset.ViewPosition = "PA"
     dataset.ImageLaterality = "U"
     dataset.AnatomicRegionSequence = [_code("51185008", "SCT", "Thorax")]
-    dataset.ViewCodeSequence = [_code("399348003", "SCT", "Antero-posterior projection")]
+    dataset.ViewCodeSequence = [_code("272479007", "SCT", "Postero-anterior projection")]
     dataset.ImagerPixelSpacing = [radiograph.RADIOGRAPH_SPACING_MM] * 2
     dataset.PixelIntensityRelationship, dataset.PixelIntensityRelationshipSign = "LOG", 1
     dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = 0, 1, "US"

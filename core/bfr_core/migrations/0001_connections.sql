@@ -1,4 +1,4 @@
--- Connections, their archives and their DICOM nodes (product.md section 4; S-064, S-075..S-077).
+-- Connections, their archives and their DICOM nodes.
 
 CREATE EXTENSION IF NOT EXISTS pg_trgm;
 

@@ -1,5 +1,5 @@
 -- The index: rows for patients, studies and series; a row per instance only while its series is
--- receiving (architecture.md section 3).
+-- receiving.
 
 CREATE TABLE patient (
     patient_id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

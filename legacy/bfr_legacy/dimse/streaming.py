@@ -121,14 +121,8 @@ class StreamDUL(DULServiceProvider):
     def run_reactor(self) -> None:
         """Run until the connection is closed; whatever happens, nothing stays open."""
         stream = cast(StreamSocket, self.socket)
-        self._buffer = bytearray(BUFFER_BYTES)
-        with self._wake_lock:
-            self._wake_reader, self._wake_writer = os.pipe()
-            os.set_blocking(self._wake_reader, False)
-            os.set_blocking(self._wake_writer, False)
-        self._poll.register(cast(socket.socket, stream.socket), select.POLLIN)
-        self._poll.register(self._wake_reader, select.POLLIN)
         try:
+            self._open(cast(socket.socket, stream.socket))
             super().run_reactor()
         except InvalidEventError as error:  # both ends acted at once: the connection is over
             log.debug("association ended in disorder: %s", error)
@@ -163,17 +157,28 @@ class StreamDUL(DULServiceProvider):
                 except BlockingIOError:  # full of wake-ups not yet read
                     pass
 
+    def _open(self, connection: socket.socket) -> None:
+        self._buffer = bytearray(BUFFER_BYTES)
+        with self._wake_lock:
+            self._wake_reader, self._wake_writer = os.pipe()
+            os.set_blocking(self._wake_reader, False)
+            os.set_blocking(self._wake_writer, False)
+        self._poll.register(connection, select.POLLIN)
+        self._poll.register(self._wake_reader, select.POLLIN)
+
     def _close(self, stream: StreamSocket) -> None:
         if self.storage is not None:
             self.storage.close()
         stream._shutdown_socket()
         with self._wake_lock:
-            os.close(self._wake_reader)
-            os.close(self._wake_writer)
+            if self._wake_writer >= 0:
+                os.close(self._wake_reader)
+                os.close(self._wake_writer)
             self._wake_reader = self._wake_writer = -1
         self._unread = memoryview(b"")
         self._buffer = bytearray()
         self._kill_thread = True
+        self.assoc._dul_ready.set()  # the association may wait for this, or for any primitive
         ended = A_P_ABORT()
         ended.provider_reason = 0x00
         self.to_user_queue.put(ended)

@@ -315,6 +315,8 @@ export const en: Catalogue = {
   'viewer.imageFailed': 'Image {image} could not be read',
   'viewer.imageFailed.advice':
     'The other images can be seen. Tell those who maintain BFR if the error remains.',
+  'viewer.reason.size': 'The image is shorter or longer than its data says.',
+  'viewer.reason.silence': 'The server did not answer.',
   'viewer.readingStudy': 'Fetching the study …',
   'viewer.readingSeries': 'Fetching the series …',
   'viewer.readingImage': 'Fetching the image …',

@@ -20,11 +20,16 @@ describe('the catalogues', () => {
     expect(Object.keys(en).sort()).toEqual(Object.keys(sv).sort());
   });
 
-  test.each(Object.keys(sv) as (keyof typeof sv)[])('say the same of %s', (key) => {
-    expect(forms(swedish[key]).every((text) => text.trim() !== '')).toBe(true);
-    expect(forms(en[key]).every((text) => text.trim() !== '')).toBe(true);
-    expect(parametersOf(en[key])).toEqual(parametersOf(swedish[key]));
-    expect(typeof en[key]).toBe(typeof swedish[key]);
+  test('have a text for every key, with the same values and plurals in both languages', () => {
+    for (const key of Object.keys(sv) as (keyof typeof sv)[]) {
+      const texts = [...forms(swedish[key]), ...forms(en[key])];
+      expect(
+        texts.every((text) => text.trim() !== ''),
+        key,
+      ).toBe(true);
+      expect(parametersOf(en[key]), key).toEqual(parametersOf(swedish[key]));
+      expect(typeof en[key], key).toBe(typeof swedish[key]);
+    }
   });
 });
 

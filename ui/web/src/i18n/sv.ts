@@ -316,6 +316,8 @@ export const sv = {
   },
   'viewer.imageFailed': 'Bild {image} kunde inte läsas',
   'viewer.imageFailed.advice': 'Övriga bilder går att se. Meddela förvaltningen om felet består.',
+  'viewer.reason.size': 'Bilden är kortare eller längre än dess uppgifter säger.',
+  'viewer.reason.silence': 'Servern svarade inte.',
   'viewer.readingStudy': 'Hämtar undersökningen …',
   'viewer.readingSeries': 'Hämtar serien …',
   'viewer.readingImage': 'Hämtar bilden …',

@@ -33,8 +33,10 @@ const COLUMNS = '00280011';
 const BITS_ALLOCATED = '00280100';
 const DEFAULT_RATE = 15;
 
+/** Single-bit pixels, as in segmentations, mark other pictures and are none by themselves. */
 function isPicture(dataset: DicomDataset): boolean {
-  return Boolean(numberOf(dataset, ROWS) && numberOf(dataset, COLUMNS) && dataset[BITS_ALLOCATED]);
+  const bits = numberOf(dataset, BITS_ALLOCATED) ?? 0;
+  return Boolean(numberOf(dataset, ROWS) && numberOf(dataset, COLUMNS) && bits > 1);
 }
 
 /** Recommended Display Frame Rate, Cine Rate or Frame Time, in this order (PS3.3 §C.7.6.5). */

@@ -1,12 +1,14 @@
 /** Fetching: the chosen series first, from the picture on screen outwards, then the rest of the study. */
-import { cache, Enums, eventTarget, imageLoader } from '@cornerstonejs/core';
+import { cache, Enums, eventTarget, imageLoader, type Types } from '@cornerstonejs/core';
 import { readSeriesMetadata } from '../../lib/dicomweb';
 import { registerFrames, startCornerstone } from './cornerstone';
 import { contentOf, type Frame, type SeriesContent } from './frames';
+import { readPalettes } from './palette';
 
 const AT_ONCE = 6;
 const AT_ONCE_IN_BACKGROUND = 2;
 const TELL_EVERY_MS = 80;
+const PATIENCE_MS = 60_000;
 
 export interface SeriesProgress {
   /** Frames in the series; null until its metadata is read. */
@@ -27,13 +29,14 @@ interface Entry {
   asked: Set<string>;
 }
 
+/** What the server or the decoder said; 'size' and 'silence' are our own findings. */
 function reasonOf(error: unknown): string {
   if (error instanceof Error) return error.message;
   if (typeof error === 'object' && error !== null) {
     const { request, status, error: inner } = error as Record<string, unknown>;
     if (inner) return reasonOf(inner);
     const answered = (request as XMLHttpRequest | undefined)?.status ?? status;
-    if (typeof answered === 'number') return answered ? `HTTP ${answered}` : 'no connection';
+    if (typeof answered === 'number') return answered ? `HTTP ${answered}` : 'silence';
   }
   return String(error);
 }
@@ -45,6 +48,7 @@ export function createStudyLoader(aeTitle: string, study: string) {
   const entries = new Map<string, Entry>();
   const seriesOf = new Map<string, string>();
   const listeners = new Set<() => void>();
+  const waiting = new Map<string, (() => void)[]>();
   let snapshot: ReadonlyMap<string, SeriesProgress> = new Map();
   let focuses: { series: string; index: number }[] = [];
   let background: string[] = [];
@@ -76,12 +80,29 @@ export function createStudyLoader(aeTitle: string, study: string) {
     return series === undefined ? undefined : entries.get(series);
   }
 
+  function fail(imageId: string, reason: string): void {
+    const entry = entryOf(imageId);
+    if (!entry || closed) return;
+    entry.loaded.delete(imageId);
+    entry.failed.set(imageId, reason);
+    for (const settle of waiting.get(imageId) ?? []) settle();
+    waiting.delete(imageId);
+    tell();
+  }
+
   function whenAdded(event: Event): void {
-    const imageId = (event as CustomEvent).detail?.image?.imageId as string | undefined;
-    const entry = imageId === undefined ? undefined : entryOf(imageId);
-    if (!entry || imageId === undefined) return;
-    entry.loaded.add(imageId);
-    entry.failed.delete(imageId);
+    const image = (event as CustomEvent).detail?.image as Types.IImage | undefined;
+    const entry = image && entryOf(image.imageId);
+    if (!image || !entry) return;
+    const points = image.rows * image.columns;
+    const held = image.voxelManager?.getScalarDataLength();
+    if (held !== undefined && held % points !== 0) {
+      fail(image.imageId, 'size');
+      return;
+    }
+    entry.loaded.add(image.imageId);
+    entry.failed.delete(image.imageId);
+    waiting.delete(image.imageId);
     tell();
   }
 
@@ -92,15 +113,22 @@ export function createStudyLoader(aeTitle: string, study: string) {
 
   function whenFailed(event: Event): void {
     const detail = (event as CustomEvent).detail as { imageId?: string; error?: unknown };
-    const entry = detail.imageId === undefined ? undefined : entryOf(detail.imageId);
-    if (!entry || detail.imageId === undefined || abort.signal.aborted) return;
-    entry.failed.set(detail.imageId, reasonOf(detail.error));
-    tell();
+    if (detail.imageId !== undefined) fail(detail.imageId, reasonOf(detail.error));
   }
 
   eventTarget.addEventListener(Enums.Events.IMAGE_LOADED, whenAdded);
   eventTarget.addEventListener(Enums.Events.IMAGE_CACHE_IMAGE_REMOVED, whenRemoved);
   eventTarget.addEventListener(Enums.Events.IMAGE_LOAD_FAILED, whenFailed);
+
+  /** Resolves when the frame turns out not to be readable, also when nothing at all is heard of it. */
+  function failureOf(imageId: string): Promise<void> {
+    return new Promise((resolve) => {
+      waiting.set(imageId, [...(waiting.get(imageId) ?? []), resolve]);
+      setTimeout(() => {
+        if (waiting.get(imageId)?.includes(resolve)) fail(imageId, 'silence');
+      }, PATIENCE_MS);
+    });
+  }
 
   /** The nearest frame around the index that nobody has asked for; undefined when there is none. */
   function nearest(entry: Entry, index: number): Frame | undefined {
@@ -134,12 +162,12 @@ export function createStudyLoader(aeTitle: string, study: string) {
   function fetch(entry: Entry, frame: Frame): void {
     entry.asked.add(frame.imageId);
     running += 1;
-    imageLoader
-      .loadAndCacheImage(frame.imageId, {
-        requestType: Enums.RequestType.Prefetch,
-        priority: 0,
-        useRGBA: false,
-      } as never)
+    const load = imageLoader.loadAndCacheImage(frame.imageId, {
+      requestType: Enums.RequestType.Prefetch,
+      priority: 0,
+      useRGBA: false,
+    } as never);
+    Promise.race([load, failureOf(frame.imageId)])
       .catch(() => undefined) // counted by whenFailed
       .finally(() => {
         running -= 1;
@@ -186,7 +214,10 @@ export function createStudyLoader(aeTitle: string, study: string) {
       failed: new Map(),
       asked: new Set(),
       content: Promise.all([
-        readSeriesMetadata(aeTitle, study, series, abort.signal),
+        readSeriesMetadata(aeTitle, study, series, abort.signal).then(async (datasets) => {
+          await readPalettes(datasets);
+          return datasets;
+        }),
         startCornerstone(),
       ]).then(
         ([datasets]) => {
@@ -223,13 +254,11 @@ export function createStudyLoader(aeTitle: string, study: string) {
       next();
     },
 
-    /** Why the frame could not be read; undefined when it could, or was not tried. */
-    failureOf(imageId: string): string | undefined {
-      return entryOf(imageId)?.failed.get(imageId);
-    },
+    failureOf,
 
-    isLoaded(imageId: string): boolean {
-      return entryOf(imageId)?.loaded.has(imageId) ?? false;
+    /** Why the frame could not be read; undefined when it could, or was not tried. */
+    reasonFor(imageId: string): string | undefined {
+      return entryOf(imageId)?.failed.get(imageId);
     },
 
     subscribe(listener: () => void): () => void {

@@ -109,7 +109,7 @@ export function createStackView(
     const image = painted === null ? undefined : viewport.getCornerstoneImage();
     const properties = image ? viewport.getProperties() : undefined;
     const asked = frames[wanted];
-    const failure = asked && loader.failureOf(asked.imageId);
+    const failure = asked && loader.reasonFor(asked.imageId);
     return {
       index: wanted,
       count: frames.length,
@@ -155,7 +155,9 @@ export function createStackView(
   }
 
   function whenShown(): void {
-    painted = viewport.getCurrentImageIdIndex();
+    const index = viewport.getCurrentImageIdIndex();
+    const frame = frames[index];
+    painted = frame && loader.reasonFor(frame.imageId) === undefined ? index : null;
     if (!source) readSource();
     changed();
   }
@@ -193,6 +195,7 @@ export function createStackView(
   ];
   for (const [name, handle] of elementEvents) element.addEventListener(name, handle);
   eventTarget.addEventListener(Events.IMAGE_LOAD_FAILED, whenLoadFails);
+  const unsubscribe = loader.subscribe(changed);
   eventTarget.addEventListener(Events.IMAGE_LOAD_ERROR, whenLoadFails);
 
   const resized = new ResizeObserver(() => {
@@ -209,7 +212,10 @@ export function createStackView(
     let target: number;
     do {
       target = wanted;
-      await viewport.setImageIdIndex(target).catch(() => undefined); // told by whenLoadFails
+      await Promise.race([
+        viewport.setImageIdIndex(target).catch(() => undefined), // told by whenLoadFails
+        loader.failureOf(frames[target]?.imageId ?? ''),
+      ]);
     } while (!closed && frames.length > 0 && target !== wanted);
     walking = false;
   }
@@ -232,12 +238,15 @@ export function createStackView(
       rendered = false;
       source = null;
       changed();
-      await viewport.setStack(
-        next.map((frame) => frame.imageId),
-        index,
-      );
+      const imageId = next[index]?.imageId ?? '';
+      await Promise.race([
+        viewport.setStack(
+          next.map((frame) => frame.imageId),
+          index,
+        ),
+        loader.failureOf(imageId),
+      ]);
       if (closed || mine !== generation) return;
-      const imageId = next[index]?.imageId;
       if (viewport.getCornerstoneImage()?.imageId === imageId) {
         viewport.resetCamera();
         viewport.render();
@@ -339,6 +348,7 @@ export function createStackView(
       closed = true;
       cancelAnimationFrame(telling);
       resized.disconnect();
+      unsubscribe();
       for (const [name, handle] of elementEvents) element.removeEventListener(name, handle);
       eventTarget.removeEventListener(Events.IMAGE_LOAD_FAILED, whenLoadFails);
       eventTarget.removeEventListener(Events.IMAGE_LOAD_ERROR, whenLoadFails);

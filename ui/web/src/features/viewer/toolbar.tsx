@@ -213,8 +213,8 @@ function PresetChoice({ control, modality, idle }: ToolbarProps & { idle: boolea
             const { width, center } = preset.window(source);
             return (
               <option key={preset.key} value={at}>
-                {at + 1} {t(preset.key)} ({windowNumber(width, width)}/{windowNumber(center, width)}
-                )
+                {at + 1} {t(preset.key)} ({measure(windowNumber(width, width))}/
+                {measure(windowNumber(center, width))})
               </option>
             );
           })}

@@ -162,6 +162,7 @@ function Workspace({ detail, loader }: { detail: StudyDetail; loader: StudyLoade
   const arrange = (next: 1 | 2) => {
     setLayout(next);
     setActive(0);
+    focusPicture(0);
     setAnnouncement(t(next === 1 ? 'tool.oneUp' : 'tool.twoUp'));
   };
   const stepSeries = (step: number) => {

@@ -1,6 +1,6 @@
 import { type KeyboardEvent, useEffect, useRef, useState } from 'react';
 import { ProblemNotice } from '../../components/notice';
-import { useTranslation } from '../../i18n';
+import { type MessageKey, useTranslation } from '../../i18n';
 import type { Patient, Series, Study } from '../../lib/api';
 import { useCine } from './cine';
 import { DocumentView } from './document-view';
@@ -12,6 +12,10 @@ import { createStackView, NOTHING_SHOWN, type StackView, type ViewState } from '
 import classes from './viewport-pane.module.css';
 import { presetsOf, windowNumber } from './window-presets';
 
+const REASONS: Record<string, MessageKey | undefined> = {
+  size: 'viewer.reason.size',
+  silence: 'viewer.reason.silence',
+};
 const NUDGE = 0.05;
 const PAN_PX = 40;
 const ZOOM = 1.15;
@@ -248,7 +252,7 @@ export function ViewportPane(props: ViewportPaneProps) {
           <p className={classes.failureTitle}>
             {t('viewer.imageFailed', { image: state.index + 1 })}
           </p>
-          <p>{state.failure}</p>
+          <p>{REASONS[state.failure] ? t(REASONS[state.failure] as MessageKey) : state.failure}</p>
           <p>{t('viewer.imageFailed.advice')}</p>
         </div>
       )}
