@@ -66,7 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="Measure BFR and Orthanc in turn on this machine."
     )
-    parser.add_argument("--parts", default=",".join(["start", *PARTS]), type=_parts)
+    parser.add_argument(
+        "--parts",
+        type=_parts,
+        help=f"some of {','.join(['start', *PARTS])} (default: all; smoke: all but start)",
+    )
     parser.add_argument("--instances", type=int, help="slices stored in one go (default 300)")
     parser.add_argument("--studies", type=int, help="small studies in the index (default 2000)")
     parser.add_argument("--rounds", type=int, help="turns of each measure (default 3)")
@@ -107,8 +111,10 @@ def _sizes(arguments: argparse.Namespace) -> Sizes:
 def _measure(arguments: argparse.Namespace, peers: Peers, work_dir: Path) -> int:
     sizes, results = _sizes(arguments), Results()
     port: int = arguments.first_port
+    everything = [*([] if arguments.smoke else ["start"]), *PARTS]
+    chosen: list[str] = arguments.parts or everything
     load_before, began = os.getloadavg(), time.perf_counter()
-    if "start" in arguments.parts:
+    if "start" in chosen:
         _say("start")
         starting.start_up(
             [
@@ -119,7 +125,7 @@ def _measure(arguments: argparse.Namespace, peers: Peers, work_dir: Path) -> int
             results,
             sizes.rounds,
         )
-    rest = [part for part in PARTS if part in arguments.parts]
+    rest = [part for part in PARTS if part in chosen]
     if rest:
         _rounds(rest, sizes, results, peers, work_dir, port)
     about: dict[str, object] = {
@@ -162,7 +168,7 @@ def _rounds(
     running: list[Server] = [*both, *([receiver] if receiver else [])]
     try:
         for server in running:
-            server.start()
+            results.add("start.first", server.name, server.start())
             if server.register is not None:
                 server.register()
         run.settle()
@@ -186,6 +192,8 @@ def _rounds(
             _note_memory(results, server, "after")
     finally:
         watch.stop()
+        for server in running:
+            server.ask_to_stop()  # so that they end at the same time
         for server in running:
             server.stop()
         clients.close()

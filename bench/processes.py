@@ -80,7 +80,7 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
     """End the program and everything below it, by request first."""
     members = _started_at(tree(process.pid))
     if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
         try:
             process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:

@@ -104,7 +104,7 @@ SCANNER: dict[str, object] = {
     "PixelRepresentation": 0,
     "SmallestImagePixelValue": 0,
     "LargestImagePixelValue": 4095,
-    "WindowCenter": ["1064", "1424"],
+    "WindowCenter": ["40", "-600"],
     "WindowWidth": ["400", "1500"],
     "RescaleIntercept": "-1024",
     "RescaleSlope": "1",

@@ -84,6 +84,11 @@ class Server:
             time.sleep(POLL_S)
         return time.perf_counter() - started
 
+    def ask_to_stop(self) -> None:
+        """Let the server begin to end."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+
     def stop(self) -> None:
         """End the server and everything that it started."""
         if self.process is not None:

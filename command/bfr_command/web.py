@@ -24,6 +24,7 @@ from bfr_core import roles
 from bfr_core.access import Access
 from bfr_core.errors import ArchiveError, Invalid, Unavailable
 from bfr_core.pixels import PixelPool
+from bfr_core.settings import Settings
 from bfr_core.store import Store
 from bfr_dicomweb.errors import answer_error
 from bfr_ui.pages import page
@@ -144,20 +145,7 @@ async def serve_web(store: Store, stop: asyncio.Event) -> None:
             " loopback address only"
         )
     pixels = PixelPool(settings.pixel_processes)
-    config = uvicorn.Config(
-        web_app(store, pixels),
-        host=settings.http_host,
-        port=settings.http_port,
-        loop="none",
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=int(settings.stop_timeout_s),
-    )
-    server = _Server(config)
+    server = http_server(web_app(store, pixels), settings)
     serving = asyncio.create_task(server.serve())
     beating = asyncio.create_task(roles.beat(store, "web", _check(server), stop))
     stopped = asyncio.create_task(stop.wait())
@@ -170,6 +158,25 @@ async def serve_web(store: Store, stop: asyncio.Event) -> None:
     finally:
         stopped.cancel()
         pixels.close()
+
+
+def http_server(app: Starlette, settings: Settings) -> uvicorn.Server:
+    """Return the HTTP server of the web role, not started yet."""
+    return _Server(
+        uvicorn.Config(
+            app,
+            host=settings.http_host,
+            port=settings.http_port,
+            loop="none",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(settings.stop_timeout_s),
+        )
+    )
 
 
 class _Server(uvicorn.Server):

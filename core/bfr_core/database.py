@@ -92,6 +92,8 @@ class Database:
         try:
             async with self.pool.connection() as connection, connection.transaction():
                 yield Transaction(connection)
+        except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
+            raise
         except (psycopg.OperationalError, PoolTimeout) as error:
             raise Unavailable(f"the database is not available: {type(error).__name__}") from error
 

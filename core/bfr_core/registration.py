@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,54 +27,60 @@ log = logging.getLogger("bfr.registration")
 BATCH_MAX = 500
 PLACES_MAX = 50_000
 ATTEMPTS = 4
+SYNC_THREADS = 4
 
 LOCK_SERIES = """
     SELECT series_id, state FROM series WHERE series_id = ANY(%(series_ids)s)
     ORDER BY series_id FOR NO KEY UPDATE
 """
+# One statement: a round trip to the database costs as much as the rows it carries.
 INSERT_INSTANCES = """
-    INSERT INTO instance (series_id, archive_id, sop_instance_uid, sop_class_uid,
-        transfer_syntax_uid, instance_number, pack_key, offset_bytes, length_bytes,
-        dataset_offset, digest, frames, header)
-    SELECT new.series_id, new.archive_id, new.sop_instance_uid, new.sop_class_uid,
-        new.transfer_syntax_uid, new.instance_number, new.pack_key, new.offset_bytes,
-        new.length_bytes, new.dataset_offset, new.digest, new.frames, new.header
-    FROM unnest(%(series_id)s::bigint[], %(archive_id)s::integer[], %(sop_instance_uid)s::text[],
-        %(sop_class_uid)s::text[], %(transfer_syntax_uid)s::text[],
-        %(instance_number)s::integer[], %(pack_key)s::text[], %(offset_bytes)s::bigint[],
-        %(length_bytes)s::bigint[], %(dataset_offset)s::integer[], %(digest)s::bytea[],
-        %(frames)s::bytea[], %(header)s::bytea[], %(uid_hash)s::bigint[])
-        AS new(series_id, archive_id, sop_instance_uid, sop_class_uid, transfer_syntax_uid,
-            instance_number, pack_key, offset_bytes, length_bytes, dataset_offset, digest,
-            frames, header, uid_hash)
-    WHERE %(trusted)s OR NOT EXISTS (
-        SELECT FROM locator JOIN series USING (series_id)
-        WHERE locator.uid_hash = new.uid_hash AND series.archive_id = new.archive_id)
-    ON CONFLICT (sop_instance_uid, archive_id) DO NOTHING
-    RETURNING sop_instance_uid, archive_id
-"""
-COUNT_SERIES = """
-    UPDATE series SET
-        number_of_instances = number_of_instances + new.instances,
-        size_bytes = series.size_bytes + new.size_bytes,
-        representative_sop_instance_uid =
-            coalesce(representative_sop_instance_uid, new.representative),
-        state = 'receiving', last_received_at = clock_timestamp(), revision = revision + 1
-    FROM unnest(%(series_ids)s::bigint[], %(instances)s::integer[], %(sizes)s::bigint[],
-        %(representatives)s::text[]) AS new(series_id, instances, size_bytes, representative)
-    WHERE series.series_id = new.series_id
-"""
-COUNT_STUDIES = """
-    UPDATE study SET
-        number_of_instances = number_of_instances + new.instances,
-        size_bytes = study.size_bytes + new.size_bytes
-    FROM (
-        SELECT study_id, sum(instances) AS instances, sum(size_bytes) AS size_bytes
-        FROM unnest(%(study_ids)s::bigint[], %(instances)s::integer[], %(sizes)s::bigint[])
-            AS one(study_id, instances, size_bytes)
-        GROUP BY study_id ORDER BY study_id
-    ) AS new
-    WHERE study.study_id = new.study_id
+    WITH inserted AS (
+        INSERT INTO instance (series_id, archive_id, sop_instance_uid, sop_class_uid,
+            transfer_syntax_uid, instance_number, pack_key, offset_bytes, length_bytes,
+            dataset_offset, digest, frames, header)
+        SELECT new.series_id, new.archive_id, new.sop_instance_uid, new.sop_class_uid,
+            new.transfer_syntax_uid, new.instance_number, new.pack_key, new.offset_bytes,
+            new.length_bytes, new.dataset_offset, new.digest, new.frames, new.header
+        FROM unnest(%(series_id)s::bigint[], %(archive_id)s::integer[],
+            %(sop_instance_uid)s::text[], %(sop_class_uid)s::text[],
+            %(transfer_syntax_uid)s::text[], %(instance_number)s::integer[],
+            %(pack_key)s::text[], %(offset_bytes)s::bigint[], %(length_bytes)s::bigint[],
+            %(dataset_offset)s::integer[], %(digest)s::bytea[], %(frames)s::bytea[],
+            %(header)s::bytea[], %(uid_hash)s::bigint[])
+            AS new(series_id, archive_id, sop_instance_uid, sop_class_uid, transfer_syntax_uid,
+                instance_number, pack_key, offset_bytes, length_bytes, dataset_offset, digest,
+                frames, header, uid_hash)
+        WHERE %(trusted)s OR NOT EXISTS (
+            SELECT FROM locator JOIN series USING (series_id)
+            WHERE locator.uid_hash = new.uid_hash AND series.archive_id = new.archive_id)
+        ON CONFLICT (sop_instance_uid, archive_id) DO NOTHING
+        RETURNING sop_instance_uid, archive_id, series_id, length_bytes,
+            frames IS NOT NULL AS has_pixels
+    ), arrived AS (
+        SELECT series_id, count(*)::integer AS instances, sum(length_bytes)::bigint AS size_bytes,
+            min(sop_instance_uid) FILTER (WHERE has_pixels) AS representative
+        FROM inserted GROUP BY series_id
+    ), counted AS (
+        UPDATE series SET
+            number_of_instances = number_of_instances + arrived.instances,
+            size_bytes = series.size_bytes + arrived.size_bytes,
+            representative_sop_instance_uid =
+                coalesce(representative_sop_instance_uid, arrived.representative),
+            state = 'receiving', last_received_at = clock_timestamp(), revision = revision + 1
+        FROM arrived WHERE series.series_id = arrived.series_id
+        RETURNING series.study_id, arrived.instances, arrived.size_bytes
+    ), counted_studies AS (
+        UPDATE study SET
+            number_of_instances = number_of_instances + new.instances,
+            size_bytes = study.size_bytes + new.size_bytes
+        FROM (
+            SELECT study_id, sum(instances) AS instances, sum(size_bytes) AS size_bytes
+            FROM counted GROUP BY study_id
+        ) AS new
+        WHERE study.study_id = new.study_id
+    )
+    SELECT sop_instance_uid, archive_id FROM inserted
 """
 FIND_RECEIVING = """
     SELECT digest FROM instance
@@ -106,6 +113,8 @@ class Registration:
         self._waiting: list[tuple[Sequence[Received], asyncio.Future[list[Outcome]]]] = []
         self._committer: asyncio.Task[None] | None = None
         self._places: dict[tuple[int, str, str], Place] = {}
+        # Threads of its own: a commit never waits for what else the process does in threads.
+        self._syncing = ThreadPoolExecutor(SYNC_THREADS, "sync")
 
     async def commit(self, received: Sequence[Received]) -> list[Outcome]:
         """Return what became of each object, in order, when that can no longer be lost.
@@ -116,7 +125,9 @@ class Registration:
         if not received:
             return []
         try:
-            await asyncio.to_thread(_sync, {one.pack for one in received})
+            await asyncio.get_running_loop().run_in_executor(
+                self._syncing, _sync, {one.pack for one in received}
+            )
         except Unavailable as error:
             return [Outcome(one, None, error) for one in received]
         future: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
@@ -208,9 +219,10 @@ class _Work:
     async def register(self) -> list[Outcome]:
         """Return the outcome of each object of the batch."""
         placed = await self._place_all()
-        states = await self._lock({place.series_id for place in placed.values()})
-        new = await self._insert(placed)
-        await self._count(placed, new, states)
+        first, repeated = self._distinct(placed)
+        states, inserted = await self._lock_and_insert(first, placed)
+        await self._settle(first, repeated, inserted, placed)
+        await self._reopen(placed, states)
         await self._audit(placed)
         for number, outcome in self.outcomes.items():
             if outcome.error is not None:
@@ -235,15 +247,10 @@ class _Work:
             placed[number] = place
         return placed
 
-    async def _lock(self, series_ids: set[int]) -> dict[int, str]:
-        if not series_ids:
-            return {}
-        rows = await self.tx.tuples(LOCK_SERIES, series_ids=sorted(series_ids))
-        if len(rows) != len(series_ids):
-            raise _PlaceGone
-        return dict(rows)
-
-    async def _insert(self, placed: dict[int, Place]) -> list[int]:
+    def _distinct(
+        self, placed: dict[int, Place]
+    ) -> tuple[dict[tuple[str, int], int], list[tuple[int, int]]]:
+        """Return the first object of each UID, and the later ones with the one they repeat."""
         first: dict[tuple[str, int], int] = {}
         repeated = []
         for number in placed:
@@ -253,46 +260,66 @@ class _Work:
                 repeated.append((number, first[key]))
             else:
                 first[key] = number
-        inserted = await self._insert_rows(list(first.values()), placed, trusted=False)
-        new = []
+        return first, repeated
+
+    async def _lock_and_insert(
+        self, first: dict[tuple[str, int], int], placed: dict[int, Place]
+    ) -> tuple[dict[int, str], set[tuple[str, int]]]:
+        """Return the state each series had, and the UIDs that were new to the archive.
+
+        The lock comes first: a sealing that ends while we wait for it must be seen by the
+        insert, which is a statement of its own for that reason.
+        """
+        if not placed:
+            return {}, set()
+        series_ids = sorted({place.series_id for place in placed.values()})
+        numbers = list(first.values())
+        locked = await self.tx.tuples(LOCK_SERIES, series_ids=series_ids)
+        rows = self._rows(numbers, placed, trusted=False)
+        inserted = await self.tx.tuples(INSERT_INSTANCES, **rows)
+        if len(locked) != len(series_ids):
+            raise _PlaceGone
+        return dict(locked), set(inserted)
+
+    async def _settle(
+        self,
+        first: dict[tuple[str, int], int],
+        repeated: list[tuple[int, int]],
+        inserted: set[tuple[str, int]],
+        placed: dict[int, Place],
+    ) -> None:
         for key, number in first.items():
             if key in inserted:
                 self.outcomes[number] = Outcome(self.batch[number], "new", None)
-                new.append(number)
-            elif await self._compare(number, placed):
-                new.append(number)
+            else:
+                await self._compare(number, placed)
         for number, earlier in repeated:
             self.outcomes[number] = _compared(self.batch[number], self.batch[earlier].digest)
-        return new
 
-    async def _insert_rows(
+    def _rows(
         self, numbers: list[int], placed: dict[int, Place], *, trusted: bool
-    ) -> set[tuple[str, int]]:
-        if not numbers:
-            return set()
+    ) -> dict[str, object]:
         batch = [self.batch[number] for number in numbers]
-        rows = await self.tx.tuples(
-            INSERT_INSTANCES,
-            trusted=trusted,
-            series_id=[placed[number].series_id for number in numbers],
-            archive_id=[one.reception.archive.archive_id for one in batch],
-            sop_instance_uid=[one.sop_instance_uid for one in batch],
-            sop_class_uid=[one.sop_class_uid for one in batch],
-            transfer_syntax_uid=[one.transfer_syntax_uid for one in batch],
-            instance_number=[one.attributes.instance_number for one in batch],
-            pack_key=[one.blob.key for one in batch],
-            offset_bytes=[one.blob.offset for one in batch],
-            length_bytes=[one.blob.length for one in batch],
-            dataset_offset=[one.dataset_offset for one in batch],
-            digest=[one.digest for one in batch],
-            frames=[_frames_json(one.frames) for one in batch],
-            header=[one.header for one in batch],
-            uid_hash=[uid_hash(one.sop_instance_uid) for one in batch],
-        )
-        return set(rows)
+        return {
+            "trusted": trusted,
+            "series_id": [placed[number].series_id for number in numbers],
+            "archive_id": [one.reception.archive.archive_id for one in batch],
+            "sop_instance_uid": [one.sop_instance_uid for one in batch],
+            "sop_class_uid": [one.sop_class_uid for one in batch],
+            "transfer_syntax_uid": [one.transfer_syntax_uid for one in batch],
+            "instance_number": [one.attributes.instance_number for one in batch],
+            "pack_key": [one.blob.key for one in batch],
+            "offset_bytes": [one.blob.offset for one in batch],
+            "length_bytes": [one.blob.length for one in batch],
+            "dataset_offset": [one.dataset_offset for one in batch],
+            "digest": [one.digest for one in batch],
+            "frames": [_frames_json(one.frames) for one in batch],
+            "header": [one.header for one in batch],
+            "uid_hash": [uid_hash(one.sop_instance_uid) for one in batch],
+        }
 
-    async def _compare(self, number: int, placed: dict[int, Place]) -> bool:
-        """Settle an object whose UID is here already; True when it was new after all."""
+    async def _compare(self, number: int, placed: dict[int, Place]) -> None:
+        """Settle an object whose UID is here already."""
         one = self.batch[number]
         archive_id = one.reception.archive.archive_id
         digest = await self.tx.value(
@@ -307,52 +334,25 @@ class _Work:
                     break
         if digest is not None:
             self.outcomes[number] = _compared(one, digest)
-            return False
-        # Another UID has the same hash: the locator's word alone is no reason to refuse.
-        await self._insert_rows([number], placed, trusted=True)
-        self.outcomes[number] = Outcome(one, "new", None)
-        return True
-
-    async def _count(
-        self, placed: dict[int, Place], new: list[int], states: dict[int, str]
-    ) -> None:
-        totals: dict[int, list[Any]] = {}
-        for number in new:
-            one, place = self.batch[number], placed[number]
-            total = totals.setdefault(place.series_id, [place, 0, 0, None, one])
-            total[1] += 1
-            total[2] += one.blob.length
-            if total[3] is None and one.frames is not None:
-                total[3] = one.sop_instance_uid
-        if not totals:
             return
-        order = sorted(totals)
-        instances = [totals[series_id][1] for series_id in order]
-        sizes = [totals[series_id][2] for series_id in order]
-        await self.tx.run(
-            COUNT_SERIES,
-            series_ids=order,
-            instances=instances,
-            sizes=sizes,
-            representatives=[totals[series_id][3] for series_id in order],
-        )
-        await self.tx.run(
-            COUNT_STUDIES,
-            study_ids=[totals[series_id][0].study_id for series_id in order],
-            instances=instances,
-            sizes=sizes,
-        )
-        for series_id in order:
-            if states[series_id] == "sealed":
-                one = totals[series_id][4]
-                await events.write(
-                    self.tx,
-                    "series_reopened",
-                    archive_id=one.reception.archive.archive_id,
-                    study_instance_uid=one.study_instance_uid,
-                    series_instance_uid=one.series_instance_uid,
-                )
-                await jobs.defer_seal(self.tx, series_id, self.seal_quiet_s)
+        # Another UID has the same hash: the locator's word alone is no reason to refuse.
+        await self.tx.tuples(INSERT_INSTANCES, **self._rows([number], placed, trusted=True))
+        self.outcomes[number] = Outcome(one, "new", None)
+
+    async def _reopen(self, placed: dict[int, Place], states: dict[int, str]) -> None:
+        reopened: dict[int, Received] = {}
+        for number, place in placed.items():
+            if self.outcomes[number].stored == "new" and states[place.series_id] == "sealed":
+                reopened[place.series_id] = self.batch[number]
+        for series_id, one in reopened.items():
+            await events.write(
+                self.tx,
+                "series_reopened",
+                archive_id=one.reception.archive.archive_id,
+                study_instance_uid=one.study_instance_uid,
+                series_instance_uid=one.series_instance_uid,
+            )
+            await jobs.defer_seal(self.tx, series_id, self.seal_quiet_s)
 
     async def _audit(self, placed: dict[int, Place]) -> None:
         seen = set()

@@ -49,7 +49,8 @@ INSTANCE_ROWS = """
 """
 SEAL = """
     UPDATE series SET state = 'sealed', manifest_key = %(manifest_key)s,
-        manifest_index_bytes = %(manifest_index_bytes)s, manifest_bytes = %(manifest_bytes)s
+        manifest_index_bytes = %(manifest_index_bytes)s, manifest_bytes = %(manifest_bytes)s,
+        representative_sop_instance_uid = %(representative)s
     WHERE series_id = %(series_id)s AND revision = %(revision)s AND state = 'receiving'
 """
 LOCATE = """
@@ -91,6 +92,7 @@ async def seal_series(store: "Store", series_id: int) -> float:
             manifest_key=key,
             manifest_index_bytes=manifest.index_bytes,
             manifest_bytes=len(manifest.data),
+            representative=representative([instance for instance, _ in entries]),
         )
         if sealed:
             await tx.run(LOCATE, series_id=series_id, uid_hashes=[uid_hash(uid) for uid in fresh])
@@ -109,6 +111,12 @@ async def seal_series(store: "Store", series_id: int) -> float:
         await asyncio.to_thread(store.blobs.delete, key)
         return store.settings.seal_quiet_s
     return 0.0
+
+
+def representative(instances: list[StoredInstance]) -> str | None:
+    """Return the instance in the middle of those with pixels, which shows most; None without."""
+    pictures = [instance for instance in instances if instance.frames is not None]
+    return pictures[len(pictures) // 2].sop_instance_uid if pictures else None
 
 
 async def receiving_instances(

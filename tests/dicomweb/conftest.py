@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 import re
 import socket
 import uuid
@@ -14,9 +13,8 @@ import httpx
 import psycopg
 import pytest
 import pytest_asyncio
-import uvicorn
 
-from bfr_command.web import web_app
+from bfr_command.web import http_server, web_app
 from bfr_core.pixels import PixelPool
 from bfr_core.postgres import Cluster
 from bfr_core.sealing import seal_series
@@ -26,8 +24,9 @@ from tests.conftest import TEMPLATE, add_house
 
 Part = tuple[str, bytes]  # media type, body
 
+Answer = httpx.Response
+
 BOUNDARY = "edge-of-a-part"
-_calls = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -65,9 +64,6 @@ class Web:
     def packs(self) -> list[Path]:
         """The pack files on the disk."""
         return sorted(self.store.blobs.directory.rglob("*.pack"))
-
-
-Answer = httpx.Response
 
 
 def related(boundary: str = BOUNDARY, kind: str = "application/dicom") -> str:
@@ -131,29 +127,20 @@ def new_settings(cluster: Cluster, directory: Path, **changes: object) -> Iterat
 @contextlib.asynccontextmanager
 async def serve(store: Store, pixels: PixelPool) -> AsyncIterator[Web]:
     """The web role on a free port of this machine, in this event loop."""
-    config = uvicorn.Config(
-        web_app(store, pixels),
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-    )
-    server = uvicorn.Server(config)
-    server.config.load()
-    server.lifespan = config.lifespan_class(config)
+    server = http_server(web_app(store, pixels), store.settings)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        await server.startup(sockets=[listener])
-        ticking = asyncio.create_task(server.main_loop())
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        async with asyncio.timeout(10):
+            while not server.started:
+                await asyncio.sleep(0.005)
         headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
         url = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as client:
             yield Web(store, client, port)
         server.should_exit = True
-        await ticking
-        await server.shutdown(sockets=[listener])
+        await serving
 
 
 @contextlib.asynccontextmanager
@@ -173,8 +160,9 @@ def pixels() -> Iterator[PixelPool]:
     pool.close()
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def web(cluster: Cluster, pixels: PixelPool, tmp_path: Path) -> AsyncIterator[Web]:
+    """A server for one test, empty but for its two archives."""
     with new_settings(cluster, tmp_path) as settings:
         async with running(settings, pixels) as web:
             yield web
