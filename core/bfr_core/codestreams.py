@@ -22,6 +22,7 @@ from bfr_core.frames import (
 
 Samples = npt.NDArray[Any]  # (rows, columns), or (rows, columns, 3) for colour
 
+LOSSY_JPEG_TRANSFER_SYNTAXES = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"})
 RLE_LOSSLESS = "1.2.840.10008.1.2.5"
 ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"
 DEFLATED_IMAGE_FRAME = "1.2.840.10008.1.2.8.1"
@@ -45,11 +46,6 @@ class Codestream:
     components_are_rgb: bool | None = None  # of a JPEG; None: it does not say
 
 
-def is_compressed(transfer_syntax_uid: str) -> bool:
-    """Return whether frames of a transfer syntax are codestreams that can be decoded here."""
-    return transfer_syntax_uid == RLE_LOSSLESS or _decoder(transfer_syntax_uid) is not None
-
-
 def decode_codestream(frame: bytes, image: ImagePixel, transfer_syntax_uid: str) -> Samples:
     """Return the samples of a compressed frame, signed as the header says.
 
@@ -68,13 +64,13 @@ def decode_codestream(frame: bytes, image: ImagePixel, transfer_syntax_uid: str)
 def decoded_photometric_interpretation(image: ImagePixel, transfer_syntax_uid: str) -> str:
     """Return the Photometric Interpretation of a frame's samples once they are decoded.
 
-    The codecs of JPEG, JPEG 2000 and JPEG XL undo their own colour transform; the others, and
-    native frames, keep the colour space of the header, its chroma brought to full resolution.
+    The codecs of lossy JPEG, JPEG 2000 and JPEG XL undo their own colour transform; the others,
+    and native frames, keep the colour space of the header, its chroma brought to full resolution.
     """
     photometric_interpretation = image.photometric_interpretation
     if image.samples_per_pixel == 1:
         return photometric_interpretation
-    if transfer_syntax_uid in JPEG_TRANSFER_SYNTAXES | JPEG_XL_TRANSFER_SYNTAXES:
+    if transfer_syntax_uid in LOSSY_JPEG_TRANSFER_SYNTAXES | JPEG_XL_TRANSFER_SYNTAXES:
         return "RGB"
     if photometric_interpretation in ("YBR_ICT", "YBR_RCT"):
         return "RGB"
@@ -82,9 +78,9 @@ def decoded_photometric_interpretation(image: ImagePixel, transfer_syntax_uid: s
 
 
 def inflate_frame(frame: bytes, size_bytes: int) -> bytes:
-    """Return a frame of Deflated Image Frame Compression inflated (PS3.5 §A.4.13).
+    """Return a frame of Deflated Image Frame Compression, with up to 2 bytes more than its size.
 
-    Raises Invalid when it is damaged or longer than `size_bytes`.
+    Raises Invalid when it is damaged (PS3.5 §A.4.13).
     """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
@@ -97,8 +93,10 @@ def inflate_frame(frame: bytes, size_bytes: int) -> bytes:
 
 
 def _decoder(transfer_syntax_uid: str) -> Callable[[bytes, ImagePixel], Samples] | None:
+    if transfer_syntax_uid in LOSSY_JPEG_TRANSFER_SYNTAXES:
+        return _decode_lossy_jpeg
     if transfer_syntax_uid in JPEG_TRANSFER_SYNTAXES:
-        return _decode_jpeg
+        return _decode_lossless_jpeg
     if transfer_syntax_uid in JPEG_LS_TRANSFER_SYNTAXES:
         return _decode_jpeg_ls
     if transfer_syntax_uid in JPEG_2000_TRANSFER_SYNTAXES | HTJ2K_TRANSFER_SYNTAXES:
@@ -129,7 +127,15 @@ def _decode_rle(frame: bytes, image: ImagePixel) -> Samples:
     return stored_values(samples, image)
 
 
-def _decode_jpeg(frame: bytes, image: ImagePixel) -> Samples:
+def _decode_lossless_jpeg(frame: bytes, image: ImagePixel) -> Samples:
+    codestream = _read_jpeg(frame)
+    _check_end(frame, "JPEG")
+    # Its components come as they are: a lossless process has no colour transform.
+    colour = {"colorspace": "RGB", "outcolorspace": "RGB"} if image.samples_per_pixel == 3 else {}
+    return _decode("JPEG", imagecodecs.jpeg8_decode, frame, codestream, image, **colour)
+
+
+def _decode_lossy_jpeg(frame: bytes, image: ImagePixel) -> Samples:
     codestream = _read_jpeg(frame)
     _check_end(frame, "JPEG")
     colour: dict[str, str] = {}

@@ -103,6 +103,14 @@ class Outcome:
     error: ArchiveError | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """One sender that waits for a commit."""
+
+    received: Sequence[Received]
+    future: asyncio.Future[list[Outcome]]
+
+
 class Registration:
     """Commits what the doors of this process have received."""
 
@@ -110,7 +118,7 @@ class Registration:
         self._database = database
         self._sealed = sealed
         self._seal_quiet_s = seal_quiet_s
-        self._waiting: list[tuple[Sequence[Received], asyncio.Future[list[Outcome]]]] = []
+        self._waiting: list[_Waiting] = []
         self._committer: asyncio.Task[None] | None = None
         self._places: dict[tuple[int, str, str], Place] = {}
         # Threads of its own: a commit never waits for what else the process does in threads.
@@ -131,7 +139,7 @@ class Registration:
         except Unavailable as error:
             return [Outcome(one, None, error) for one in received]
         future: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((received, future))
+        self._waiting.append(_Waiting(received, future))
         if self._committer is None or self._committer.done():
             self._committer = asyncio.create_task(self._commit_waiting())
         outcomes = await future
@@ -143,28 +151,38 @@ class Registration:
     async def _commit_waiting(self) -> None:
         while self._waiting:
             turn = self._take_turn()
-            batch = [one for received, _ in turn for one in received]
-            try:
-                outcomes = await self._register(batch)
-            except Unavailable as error:
-                outcomes = [Outcome(one, None, error) for one in batch]
-            except BaseException as error:
-                for _, future in turn:
-                    if not future.done():
-                        future.set_exception(error)
-                raise
-            start = 0
-            for received, future in turn:
-                if not future.done():
-                    future.set_result(outcomes[start : start + len(received)])
-                start += len(received)
+            if len(turn) > 1:
+                try:
+                    await self._commit_together(turn)
+                    continue
+                except Exception:
+                    # One sender's objects may be at fault: the others must not pay for them.
+                    log.exception("%d senders' objects are committed one by one", len(turn))
+            for one in turn:
+                try:
+                    await self._commit_together([one])
+                except Exception as error:
+                    if not one.future.done():
+                        one.future.set_exception(error)
 
-    def _take_turn(self) -> list[tuple[Sequence[Received], asyncio.Future[list[Outcome]]]]:
+    async def _commit_together(self, turn: Sequence[_Waiting]) -> None:
+        batch = [received for one in turn for received in one.received]
+        try:
+            outcomes = await self._register(batch)
+        except Unavailable as error:
+            outcomes = [Outcome(one, None, error) for one in batch]
+        start = 0
+        for one in turn:
+            if not one.future.done():
+                one.future.set_result(outcomes[start : start + len(one.received)])
+            start += len(one.received)
+
+    def _take_turn(self) -> list[_Waiting]:
         turn = [self._waiting.pop(0)]
-        size = len(turn[0][0])
-        while self._waiting and size + len(self._waiting[0][0]) <= BATCH_MAX:
+        size = len(turn[0].received)
+        while self._waiting and size + len(self._waiting[0].received) <= BATCH_MAX:
             turn.append(self._waiting.pop(0))
-            size += len(turn[-1][0])
+            size += len(turn[-1].received)
         return turn
 
     async def _register(self, batch: Sequence[Received]) -> list[Outcome]:

@@ -153,12 +153,10 @@ async def search_series(
         rows = await _rows(tx, SERIES, conditions, limit, offset)
         await _record(tx, access, door, archive_id, matches, len(rows))
     return [
-        _by_tag(
-            {
-                **_chosen(study_dataset(row), includefield, everything=with_study),
-                **series_dataset(row),
-            }
-        )
+        {
+            **_chosen(study_dataset(row), includefield, everything=with_study),
+            **series_dataset(row),
+        }
         for row in rows
     ]
 
@@ -217,8 +215,7 @@ async def search_instances(
                 if skipped < offset:
                     skipped += 1
                 elif len(result) < limit:
-                    own_attributes = instance_dataset(found, dataset, includefield)
-                    result.append(_by_tag({**above, **own_attributes}))
+                    result.append({**above, **instance_dataset(found, dataset, includefield)})
             if len(result) >= limit:
                 break
         if len(page) < SERIES_PAGE:
@@ -348,10 +345,6 @@ def _chosen(dataset: Dataset, includefield: Sequence[str], *, everything: bool) 
     if everything:
         return dataset
     return {tag: dataset[tag] for tag in includefield if tag in dataset}
-
-
-def _by_tag(dataset: Dataset) -> Dataset:
-    return dict(sorted(dataset.items()))
 
 
 def _wanted(match: Match) -> frozenset[str | int]:

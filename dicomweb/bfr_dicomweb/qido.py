@@ -58,7 +58,7 @@ async def search_studies(request: Request) -> Response:
     )
     for study in found:
         study["00081190"] = _url(request, f"{target.root}/studies/{_uid(study, '0020000D')}")
-    return await _answer(request, media_type, query, [orjson.dumps(study) for study in found])
+    return await _answer(request, media_type, query, [_json(study) for study in found])
 
 
 async def search_series(request: Request) -> Response:
@@ -80,7 +80,7 @@ async def search_series(request: Request) -> Response:
     for series in found:
         path = f"{target.root}/studies/{_uid(series, '0020000D')}/series/{_uid(series, '0020000E')}"
         series["00081190"] = _url(request, path)
-    return await _answer(request, media_type, query, [orjson.dumps(series) for series in found])
+    return await _answer(request, media_type, query, [_json(series) for series in found])
 
 
 async def search_instances(request: Request) -> Response:
@@ -107,7 +107,7 @@ async def search_instances(request: Request) -> Response:
             f"/series/{_uid(instance, '0020000E')}/instances/{_uid(instance, '00080018')}"
         )
         instance["00081190"] = _url(request, path)
-        bodies.append(with_bulk_data_uris(orjson.dumps(instance), path))
+        bodies.append(with_bulk_data_uris(_json(instance), path))
     return await _answer(request, media_type, query, bodies)
 
 
@@ -196,6 +196,10 @@ def _whole(name: str, value: str) -> int:
     if not value.isascii() or not value.isdigit() or len(value) > 9:
         raise Invalid(f"{name} is a whole number, not {value!r}")
     return int(value)
+
+
+def _json(dataset: Dataset) -> bytes:
+    return orjson.dumps(dict(sorted(dataset.items())))
 
 
 def _uid(dataset: Dataset, tag: str) -> str:

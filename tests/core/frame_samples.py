@@ -98,6 +98,8 @@ ENCODINGS: list[tuple[str, Array, dict[str, Any], Any]] = [
         a, lossless=True, predictor=6, bitspersample=16)),
     ("70", SIGNED, {"stored": 12}, lambda a: imagecodecs.jpeg8_encode(
         a.view(np.uint16) & 0xFFF, lossless=True, predictor=1, bitspersample=16)),
+    ("70", COLOUR, {"photometric": "YBR_FULL"}, lambda a: imagecodecs.jpeg8_encode(
+        a, lossless=True, predictor=1, colorspace="RGB", outcolorspace="RGB")),
     ("80", GREY, {"stored": 12}, imagecodecs.jpegls_encode),
     ("80", SIGNED, {"stored": 12}, lambda a: imagecodecs.jpegls_encode(a.view(np.uint16) & 0xFFF)),
     ("80", COLOUR, {}, imagecodecs.jpegls_encode),

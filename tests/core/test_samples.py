@@ -175,6 +175,7 @@ def test_deflated_frames_are_inflated() -> None:
     ("photometric", "syntax", "expected"),
     [
         ("YBR_FULL_422", JPEG + "50", "RGB"),
+        ("YBR_FULL", JPEG + "70", "YBR_FULL"),
         ("YBR_RCT", JPEG + "90", "RGB"),
         ("YBR_ICT", JPEG + "203", "RGB"),
         ("YBR_FULL", RLE, "YBR_FULL"),
@@ -191,15 +192,15 @@ def test_the_colour_space_after_decoding_is_told(
 
 @pytest.mark.parametrize("syntax", ["50", "70", "80", "90", "201", "110"])
 def test_a_codestream_of_another_size_than_its_header_says_is_refused(syntax: str) -> None:
-    encode = {
+    encoders: dict[str, Any] = {
         "50": imagecodecs.jpeg8_encode,
         "70": lambda a: imagecodecs.jpeg8_encode(a, lossless=True, predictor=1),
         "80": imagecodecs.jpegls_encode,
         "90": lambda a: imagecodecs.jpeg2k_encode(a, level=0),
         "201": imagecodecs.htj2k_encode,
         "110": lambda a: imagecodecs.jpegxl_encode(a, lossless=True),
-    }[syntax]
-    frame = bytes(encode(COLOUR[:, :, 0].copy()))
+    }
+    frame = bytes(encoders[syntax](COLOUR[:, :, 0].copy()))
     with pytest.raises(Invalid, match=r"its header says 40, 25|not as its header says"):
         decode_frame(frame, header(np.zeros((40, 25), np.uint8)), JPEG + syntax)
 

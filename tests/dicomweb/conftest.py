@@ -128,7 +128,8 @@ def new_settings(cluster: Cluster, directory: Path, **changes: object) -> Iterat
 async def serve(store: Store, pixels: PixelPool) -> AsyncIterator[Web]:
     """The web role on a free port of this machine, in this event loop."""
     server = http_server(web_app(store, pixels), store.settings)
-    with socket.socket() as listener:
+    # With its protocol named, asyncio sends what is short at once (TCP_NODELAY).
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         serving = asyncio.create_task(server.serve(sockets=[listener]))

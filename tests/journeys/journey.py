@@ -55,6 +55,13 @@ class Journey:
         """Open a page by its address."""
         self.page.goto(self.root + path)
 
+    def search(self, text: str) -> None:
+        """Search for a patient from the first page."""
+        self.go("/")
+        self.page.get_by_role("searchbox").fill(text)
+        self.page.keyboard.press("Enter")
+        expect(self.page.get_by_role("heading", level=2)).to_have_text("Träffar")
+
     def open_series(self, study: Study, series: Series) -> None:
         """Open the viewer at a series and return when its picture is on screen."""
         self.go(viewer_path(study, series))

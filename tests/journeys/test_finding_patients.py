@@ -11,13 +11,11 @@ def test_a_name_typed_without_accents_finds_the_patient_and_opens_the_timeline(
     journey: Journey,
 ) -> None:
     page = journey.page
-    journey.go("/")
-    page.get_by_role("searchbox").fill("provberg asa")
-    page.keyboard.press("Enter")
-    rows = page.get_by_test_id("patient-row")
-    expect(rows).to_have_count(1)
-    expect(rows).to_contain_text("Åsa Provberg")
-    rows.click()
+    journey.search("provberg asa")
+    row = page.get_by_test_id("patient-row")
+    expect(row).to_have_count(1)
+    expect(row).to_contain_text("Åsa Provberg")
+    row.click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("Åsa Provberg")
     studies = page.get_by_test_id("study-row")
     expect(studies).to_have_count(4)
@@ -40,10 +38,10 @@ def test_a_person_number_finds_the_patient_however_it_is_written(
 
 def test_no_address_title_or_storage_of_the_browser_tells_the_person(journey: Journey) -> None:
     page = journey.page
-    journey.go("/")
-    page.get_by_role("searchbox").fill(identities.ASA.patient_id)
-    page.keyboard.press("Enter")
-    page.get_by_test_id("patient-row").click()
+    journey.search(identities.ASA.patient_id)
+    row = page.get_by_test_id("patient-row")
+    expect(row).to_have_count(1)
+    row.click()
     page.get_by_test_id("study-row").nth(1).click()
     journey.sees_picture()
     page.go_back()
@@ -61,9 +59,7 @@ def test_no_address_title_or_storage_of_the_browser_tells_the_person(journey: Jo
 
 
 def test_nobody_found_says_so_and_what_to_try(journey: Journey) -> None:
-    journey.go("/")
-    journey.page.get_by_role("searchbox").fill("Finnsinte")
-    journey.page.keyboard.press("Enter")
+    journey.search("Finnsinte")
     expect(journey.page.get_by_text("Ingen patient passar sökningen.")).to_be_visible()
     journey.page.get_by_role("button", name="Rensa sökningen").click()
     expect(journey.page.get_by_test_id("patient-row").first).to_be_visible()

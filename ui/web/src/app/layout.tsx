@@ -150,7 +150,7 @@ export function Layout() {
         {t('layout.skip')}
       </a>
       <header className={classes.header}>
-        <Link to="/" className={classes.brand} aria-label={t('layout.home')}>
+        <Link to="/" className={classes.brand}>
           <Logo />
           <span className={classes.brandName}>BFR</span>
           <span className={classes.brandLong}>{t('layout.productName')}</span>

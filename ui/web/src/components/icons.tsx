@@ -239,8 +239,8 @@ export function TrashIcon(props: IconProps) {
 export function ResetIcon(props: IconProps) {
   return (
     <Icon {...props}>
-      <path d="M5 5v5h5" />
-      <path d="M5.5 9.8A7.5 7.5 0 1 1 4.8 14" />
+      <path d="M4.5 9V4.5H9M15 4.5h4.5V9M19.5 15v4.5H15M9 19.5H4.5V15" />
+      <circle cx="12" cy="12" r="1.5" fill="currentColor" />
     </Icon>
   );
 }
@@ -370,6 +370,15 @@ export function InboxIcon(props: IconProps) {
     <Icon {...props}>
       <path d="M4 13.5 6.5 5h11l2.5 8.5V19H4Z" />
       <path d="M4 13.5h4.5c.3 1.8 1.6 2.7 3.5 2.7s3.2-.9 3.5-2.7H20" />
+    </Icon>
+  );
+}
+
+export function RetryIcon(props: IconProps) {
+  return (
+    <Icon {...props}>
+      <path d="M19 5v5h-5" />
+      <path d="M18.5 9.8A7.5 7.5 0 1 0 19.2 14" />
     </Icon>
   );
 }

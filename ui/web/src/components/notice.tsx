@@ -2,7 +2,7 @@ import { Button } from '@mantine/core';
 import type { ReactNode } from 'react';
 import { useTranslation } from '../i18n';
 import { Problem } from '../lib/api';
-import { CheckIcon, ErrorIcon, InboxIcon, InfoIcon, ResetIcon, WarningIcon } from './icons';
+import { CheckIcon, ErrorIcon, InboxIcon, InfoIcon, RetryIcon, WarningIcon } from './icons';
 import classes from './notice.module.css';
 
 /** One sentence of what is wrong and one of what to do, from an error of any kind. */
@@ -53,7 +53,7 @@ export function ProblemNotice({ error, onRetry }: { error: unknown; onRetry?: ()
             mt="sm"
             size="xs"
             variant="default"
-            leftSection={<ResetIcon size={14} />}
+            leftSection={<RetryIcon size={14} />}
             onClick={onRetry}
           >
             {t('problem.retry')}

@@ -157,7 +157,6 @@ export const en: Catalogue = {
     'Mouse: the wheel scrolls, the left button is the chosen tool, the middle button pans and the right button zooms.',
   'key.space': 'Space',
 
-  'layout.home': 'BFR, to the start page',
   'layout.productName': 'Image and function registry',
   'layout.portals': 'Portals',
   'layout.language': 'Language',
@@ -316,6 +315,7 @@ export const en: Catalogue = {
   'viewer.imageFailed.advice':
     'The other images can be seen. Tell those who maintain BFR if the error remains.',
   'viewer.reason.size': 'The image is shorter or longer than its data says.',
+  'viewer.reason.answer': 'The server answered {answer}.',
   'viewer.reason.silence': 'The server did not answer.',
   'viewer.readingStudy': 'Fetching the study …',
   'viewer.readingSeries': 'Fetching the series …',

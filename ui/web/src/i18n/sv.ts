@@ -157,7 +157,6 @@ export const sv = {
     'Mus: hjulet bläddrar, vänster knapp är valt verktyg, mittknappen flyttar och höger knapp zoomar.',
   'key.space': 'Mellanslag',
 
-  'layout.home': 'BFR, till startsidan',
   'layout.productName': 'Bild- och funktionsregistret',
   'layout.portals': 'Portaler',
   'layout.language': 'Språk',
@@ -317,6 +316,7 @@ export const sv = {
   'viewer.imageFailed': 'Bild {image} kunde inte läsas',
   'viewer.imageFailed.advice': 'Övriga bilder går att se. Meddela förvaltningen om felet består.',
   'viewer.reason.size': 'Bilden är kortare eller längre än dess uppgifter säger.',
+  'viewer.reason.answer': 'Servern svarade {answer}.',
   'viewer.reason.silence': 'Servern svarade inte.',
   'viewer.readingStudy': 'Hämtar undersökningen …',
   'viewer.readingSeries': 'Hämtar serien …',

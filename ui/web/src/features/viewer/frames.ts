@@ -112,6 +112,16 @@ export function hasSpacing(frame: Frame): boolean {
   ].some((spacing) => spacing.length === 2 && spacing.every((mm) => mm > 0));
 }
 
+/** Whether the picture says which values to show, by a window or a table (PS3.3 §C.11.2). */
+export function hasWindow(frame: Frame): boolean {
+  const group = functionalGroup(frame, '00289132') ?? {};
+  return (
+    numberOf(frame.dataset, '00281051') !== null ||
+    numberOf(group, '00281051') !== null ||
+    itemsOf(frame.dataset, '00283010').length > 0
+  );
+}
+
 /** Whether lengths on the picture are lengths at the detector, not in the patient (PS3.3 §10.7.1.3). */
 export function isProjection(dataset: DicomDataset): boolean {
   return Boolean(dataset['00181164']) && !dataset['00200037'];

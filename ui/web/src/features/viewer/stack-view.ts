@@ -1,7 +1,7 @@
 /** One picture area on the page: shows a stack of frames and tells what is on screen. */
 import { Enums, eventTarget, type StackViewport, utilities } from '@cornerstonejs/core';
 import { renderingEngine, toolGroup } from './cornerstone';
-import { type Frame, hasSpacing, orientationOf } from './frames';
+import { type Frame, hasSpacing, hasWindow, orientationOf } from './frames';
 import type { StudyLoader } from './loading';
 import { type SideMarks, sideMarks } from './orientation';
 import { rangeOf, type Window, type WindowSource, windowOf } from './window-presets';
@@ -145,13 +145,16 @@ export function createStackView(
     const center = first(image.windowCenter);
     const scale = image.preScale?.scaled ? 1 : image.slope || 1;
     const shift = image.preScale?.scaled ? 0 : image.intercept || 0;
-    source = {
-      initial: width && center !== undefined ? { width, center } : windowOf(range),
-      range: {
-        lower: image.minPixelValue * scale + shift,
-        upper: image.maxPixelValue * scale + shift,
-      },
+    const whole = {
+      lower: image.minPixelValue * scale + shift,
+      upper: image.maxPixelValue * scale + shift,
     };
+    const stored = width && center !== undefined ? { width, center } : windowOf(range);
+    const frame = frames[viewport.getCurrentImageIdIndex()];
+    const own = image.color || !frame || hasWindow(frame);
+    source = { initial: own ? stored : windowOf(whole), range: whole };
+    // Without a window of its own a picture would be shown over all values its bits can hold.
+    if (!own) viewport.setProperties({ voiRange: rangeOf(source.initial) });
   }
 
   function whenShown(): void {

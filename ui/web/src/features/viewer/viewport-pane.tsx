@@ -1,6 +1,6 @@
 import { type KeyboardEvent, useEffect, useRef, useState } from 'react';
 import { ProblemNotice } from '../../components/notice';
-import { type MessageKey, useTranslation } from '../../i18n';
+import { type Translation, useTranslation } from '../../i18n';
 import type { Patient, Series, Study } from '../../lib/api';
 import { useCine } from './cine';
 import { DocumentView } from './document-view';
@@ -12,10 +12,6 @@ import { createStackView, NOTHING_SHOWN, type StackView, type ViewState } from '
 import classes from './viewport-pane.module.css';
 import { presetsOf, windowNumber } from './window-presets';
 
-const REASONS: Record<string, MessageKey | undefined> = {
-  size: 'viewer.reason.size',
-  silence: 'viewer.reason.silence',
-};
 const NUDGE = 0.05;
 const PAN_PX = 40;
 const ZOOM = 1.15;
@@ -44,6 +40,13 @@ interface ViewportPaneProps {
   onCommand: (command: Command) => void;
   onControl: (control: PaneControl) => void;
   onIndex: (index: number | null) => void;
+}
+
+/** Why a picture could not be read, as a sentence; what a decoder said stays as it said it. */
+function reasonText(reason: string, t: Translation['t']): string {
+  if (reason === 'size') return t('viewer.reason.size');
+  if (reason === 'silence') return t('viewer.reason.silence');
+  return reason.startsWith('HTTP ') ? t('viewer.reason.answer', { answer: reason }) : reason;
 }
 
 type Loaded =
@@ -163,6 +166,7 @@ export function ViewportPane(props: ViewportPaneProps) {
       });
   }, [active, view, state, cine.rate, cine.playing, cine.setRate, isDocument]);
 
+  // In the capture phase: Cornerstone has keys of its own on the element, such as Z for undo.
   const handleKey = (event: KeyboardEvent) => {
     const command = commandOf(event);
     if (!command) return;
@@ -234,7 +238,7 @@ export function ViewportPane(props: ViewportPaneProps) {
         tabIndex={isDocument ? -1 : 0}
         role="img"
         aria-label={label}
-        onKeyDown={handleKey}
+        onKeyDownCapture={handleKey}
         onContextMenu={(event) => event.preventDefault()}
       />
       {content && !isDocument && (
@@ -252,7 +256,7 @@ export function ViewportPane(props: ViewportPaneProps) {
           <p className={classes.failureTitle}>
             {t('viewer.imageFailed', { image: state.index + 1 })}
           </p>
-          <p>{REASONS[state.failure] ? t(REASONS[state.failure] as MessageKey) : state.failure}</p>
+          <p>{reasonText(state.failure, t)}</p>
           <p>{t('viewer.imageFailed.advice')}</p>
         </div>
       )}
