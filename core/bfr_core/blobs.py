@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from bfr_core.errors import NotFound, Unavailable
 
@@ -25,6 +26,7 @@ PACK_HEADER_BYTES = 512  # a JSON line padded with spaces: format, archive, door
 # bytes, offset of the data set in them, SHA-256 of the data set, arrival in µs since 1970.
 RECORD = struct.Struct("<4sIQQ32sq")
 RECORD_MAGIC = b"BFR1"
+CHECK_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +99,11 @@ class FileBlobs:
     def read(self, ref: BlobRef, offset: int = 0, length: int | None = None) -> bytes:
         """Return the bytes of the range, or of a part of it. Raises Unavailable when it is gone."""
         length = ref.length - offset if length is None else length
+        fd = _open_blob(self, ref.key)
         try:
-            with self.path(ref.key).open("rb", buffering=0) as file:
-                data = os.pread(file.fileno(), length, ref.offset + offset)
-        except FileNotFoundError as error:
-            raise Unavailable(f"blob {ref.key} is missing") from error
-        if len(data) != length:
-            raise Unavailable(f"blob {ref.key} is shorter than the index says")
-        return data
+            return _read_range(fd, ref.key, ref.offset + offset, length)
+        finally:
+            os.close(fd)
 
     def delete(self, key: str) -> None:
         """Remove a blob; nothing happens when it is gone already."""
@@ -126,15 +125,8 @@ class BlobReader:
         if fd is None:
             while len(self._files) >= self.FILES_MAX:
                 os.close(self._files.pop(next(iter(self._files))))
-            try:
-                fd = os.open(self._blobs.path(key), os.O_RDONLY)
-            except FileNotFoundError as error:
-                raise Unavailable(f"blob {key} is missing") from error
-            self._files[key] = fd
-        data = os.pread(fd, length, offset)
-        if len(data) != length:
-            raise Unavailable(f"blob {key} is shorter than the index says")
-        return data
+            fd = self._files[key] = _open_blob(self._blobs, key)
+        return _read_range(fd, key, offset, length)
 
     def close(self) -> None:
         """Close the files."""
@@ -261,10 +253,35 @@ class Pack:
             raise disk_error(error) from error
 
 
-def read_pack(blobs: FileBlobs, key: str) -> Iterator[PackRecord]:
-    """Yield the instances of a pack in order; ends at the first torn record.
+def _open_blob(blobs: FileBlobs, key: str) -> int:
+    try:
+        return os.open(blobs.path(key), os.O_RDONLY)
+    except FileNotFoundError as error:
+        raise Unavailable(f"blob {key} is missing") from error
+    except OSError as error:
+        raise disk_error(error) from error
 
-    Raises NotFound when there is no such pack.
+
+def _read_range(fd: int, key: str, offset: int, length: int) -> bytes:
+    pieces = []
+    while length:  # one call gives no more than 2 GiB
+        try:
+            piece = os.pread(fd, length, offset)
+        except OSError as error:
+            raise disk_error(error) from error
+        if not piece:
+            raise Unavailable(f"blob {key} is shorter than the index says")
+        pieces.append(piece)
+        offset += len(piece)
+        length -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def read_pack(blobs: FileBlobs, key: str) -> Iterator[PackRecord]:
+    """Yield the instances of a pack in order; ends at the first torn or damaged record.
+
+    What it yields is whole: the data set has the digest that its record tells. Raises NotFound
+    when there is no such pack.
     """
     path = blobs.path(key)
     if not path.exists():
@@ -273,22 +290,34 @@ def read_pack(blobs: FileBlobs, key: str) -> Iterator[PackRecord]:
     with path.open("rb") as file:
         start = PACK_HEADER_BYTES
         while start + RECORD.size <= size:
-            file.seek(start)
-            magic, crc, length, dataset_offset, digest, arrived_us = RECORD.unpack(
-                file.read(RECORD.size)
-            )
-            offset = start + RECORD.size
-            if magic != RECORD_MAGIC or offset + length > size:
+            record = _read_record(file, key, start, size)
+            if record is None:
                 return
-            if zlib.crc32(file.read(dataset_offset)) != crc:
-                return
-            yield PackRecord(
-                ref=BlobRef(key, offset, length),
-                dataset_offset=dataset_offset,
-                digest=digest,
-                received_at=datetime.fromtimestamp(arrived_us / 1_000_000, UTC),
-            )
-            start = offset + length
+            yield record
+            start = record.ref.offset + record.ref.length
+
+
+def _read_record(file: BinaryIO, key: str, start: int, size: int) -> PackRecord | None:
+    """Return the record that begins at `start`; None when it is torn or damaged."""
+    file.seek(start)
+    magic, crc, length, dataset_offset, digest, arrived_us = RECORD.unpack(file.read(RECORD.size))
+    offset = start + RECORD.size
+    if magic != RECORD_MAGIC or offset + length > size or dataset_offset > length:
+        return None
+    if zlib.crc32(file.read(dataset_offset)) != crc:
+        return None
+    found = hashlib.sha256()
+    left = length - dataset_offset
+    while left and (piece := file.read(min(left, CHECK_BYTES))):
+        found.update(piece)
+        left -= len(piece)
+    if left or found.digest() != digest:
+        return None
+    try:
+        received_at = datetime.fromtimestamp(arrived_us / 1_000_000, UTC)
+    except (ValueError, OverflowError, OSError):  # a moment that no clock shows
+        return None
+    return PackRecord(BlobRef(key, offset, length), dataset_offset, digest, received_at)
 
 
 def digest_of(dataset: bytes | bytearray | memoryview) -> bytes:

@@ -1,7 +1,6 @@
 """The database: connections, transactions and migrations (PostgreSQL 15 or later)."""
 
 import asyncio
-import datetime
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import as_file, files
@@ -13,27 +12,45 @@ from procrastinate import App, PsycopgConnector
 from psycopg.rows import class_row, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from bfr_core.errors import Unavailable
+from bfr_core.errors import Denied, Unavailable
 
 Row = TypeVar("Row")
 
 POOL_TIMEOUT_S = 30.0
 
-# The application's own role: it may use the tables, never change or own them; the audit trail it
-# may only add to. `bfr_app` is missing where an operator gave one URL for everything.
+# The application's own role: it may use the tables, never change or own them; the audit trail, in
+# each of its partitions, it may only add to. `bfr_app` is missing where an operator gave one URL
+# for everything.
 GRANTS = """
-DO $$ BEGIN
+DO $$
+DECLARE
+  one regclass;
+BEGIN
   IF EXISTS (SELECT 1 FROM pg_roles WHERE rolname = 'bfr_app') THEN
     GRANT USAGE ON SCHEMA public TO bfr_app;
     GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO bfr_app;
     GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO bfr_app;
     GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO bfr_app;
-    REVOKE UPDATE, DELETE ON audit_record, audit_record_default FROM bfr_app;
+    FOR one IN SELECT relid FROM pg_partition_tree('audit_record') LOOP
+      EXECUTE format('REVOKE UPDATE, DELETE ON %s FROM bfr_app', one);
+    END LOOP;
+    FOR one IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relname ~ '^_?yoyo_' LOOP
+      EXECUTE format('REVOKE INSERT, UPDATE, DELETE ON %s FROM bfr_app', one);
+    END LOOP;
     ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT ON TABLES TO bfr_app;
   END IF;
 END $$
 """
+# This month's and the next two: not in steps of 31 days, which would leave out a February.
+CREATE_AUDIT_PARTITIONS = """
+SELECT create_audit_partition((date_trunc('month', now()) + ahead * interval '1 month')::date)
+FROM generate_series(0, 2) AS ahead
+"""
 HAS_JOB_TABLES = "SELECT to_regclass('procrastinate_jobs') IS NOT NULL"
+HAS_MIGRATIONS = "SELECT to_regclass('_yoyo_migration') IS NOT NULL"
+# One number for all processes that migrate one database. The lock goes with its connection, so a
+# process that was killed leaves none behind, as yoyo's own would be.
+LOCK_MIGRATIONS = "SELECT pg_advisory_lock(424652)"
 
 
 class Transaction:
@@ -87,13 +104,17 @@ class Database:
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Give a transaction that commits at the end of the block and rolls back on an error.
 
-        Raises Unavailable when the database cannot be reached or breaks off.
+        Raises Unavailable when the database cannot be reached, breaks off or lacks our tables.
+        DeadlockDetected and SerializationFailure come through as they are: the same transaction
+        may succeed when it is run again at once.
         """
         try:
             async with self.pool.connection() as connection, connection.transaction():
                 yield Transaction(connection)
         except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
             raise
+        except psycopg.errors.UndefinedTable as error:
+            raise Unavailable("the database lacks its tables: run `bfr migrate`") from error
         except (psycopg.OperationalError, PoolTimeout) as error:
             raise Unavailable(f"the database is not available: {type(error).__name__}") from error
 
@@ -122,48 +143,60 @@ async def open_database(url: str, connections: int) -> AsyncIterator[Database]:
 def migrate(owner_url: str) -> list[str]:
     """Bring the database to this version and return the names of the migrations applied.
 
-    Forward only; safe to run twice and from two processes at once (yoyo takes a lock).
-    Raises Unavailable when the database cannot be reached.
+    Forward only; safe to run twice and from two processes at once. Raises Unavailable when the
+    database cannot be reached, Denied when it does not let this user change tables.
     """
     try:
-        with (
-            as_file(files("bfr_core") / "migrations") as directory,
-            yoyo.get_backend(_backend_url(owner_url)) as backend,
-            backend.lock(),
-        ):
-            migrations = backend.to_apply(yoyo.read_migrations(str(directory)))
-            names = [migration.id for migration in migrations]
-            backend.apply_migrations(migrations)
+        with psycopg.connect(owner_url, autocommit=True) as connection:
+            connection.execute(LOCK_MIGRATIONS)
+            with (
+                as_file(files("bfr_core") / "migrations") as directory,
+                yoyo.get_backend(_backend_url(owner_url)) as backend,
+            ):
+                migrations = backend.to_apply(yoyo.read_migrations(str(directory)))
+                names = [migration.id for migration in migrations]
+                backend.apply_migrations(migrations)
             asyncio.run(_apply_job_tables(owner_url))
-            with psycopg.connect(owner_url, autocommit=True) as connection:
-                connection.execute(GRANTS)
-                today = datetime.date.today()
-                for days in (0, 31, 62):
-                    day = today + datetime.timedelta(days=days)
-                    connection.execute("SELECT create_audit_partition(%s)", (day,))
+            connection.execute(GRANTS)
+            connection.execute(CREATE_AUDIT_PARTITIONS)
     except psycopg.OperationalError as error:
-        raise Unavailable(f"the database is not available: {type(error).__name__}") from error
+        raise _unavailable(error) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise Denied(
+            "the database does not let this user change its tables: give the URL of their owner"
+            " as BFR_DATABASE_OWNER_URL"
+        ) from error
     return names
 
 
 def pending_migrations(owner_url: str) -> list[str]:
-    """Return the names of the migrations that `migrate` would apply.
+    """Return the names of the migrations that `migrate` would apply; changes nothing.
 
     Raises Unavailable when the database cannot be reached.
     """
     try:
         with (
             as_file(files("bfr_core") / "migrations") as directory,
-            yoyo.get_backend(_backend_url(owner_url)) as backend,
+            psycopg.connect(owner_url, autocommit=True) as connection,
         ):
             migrations = yoyo.read_migrations(str(directory))
-            return [migration.id for migration in backend.to_apply(migrations)]
+            row = connection.execute(HAS_MIGRATIONS).fetchone()
+            if row == (False,):
+                return [migration.id for migration in migrations]
+            with yoyo.get_backend(_backend_url(owner_url)) as backend:
+                return [migration.id for migration in backend.to_apply(migrations)]
     except psycopg.OperationalError as error:
-        raise Unavailable(f"the database is not available: {type(error).__name__}") from error
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: psycopg.OperationalError) -> Unavailable:
+    # The first line names host and reason; only the operator who gave the URL comes here.
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return Unavailable(f"the database is not available: {reason}")
 
 
 def _backend_url(url: str) -> str:
-    return url.replace("postgresql://", "postgresql+psycopg://", 1)
+    return "postgresql+psycopg://" + url.partition("://")[2]
 
 
 async def _apply_job_tables(owner_url: str) -> None:

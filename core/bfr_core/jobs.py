@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from procrastinate import App, JobContext, PsycopgConnector, RetryStrategy
 
-from bfr_core import audit
-from bfr_core.database import Transaction
+from bfr_core.database import CREATE_AUDIT_PARTITIONS, Transaction
 
 if TYPE_CHECKING:
     from bfr_core.store import Store
@@ -72,9 +71,7 @@ async def delete_blob(context: JobContext, key: str) -> None:
 async def daily(context: JobContext, timestamp: int) -> None:
     """Make the audit partitions of the coming months and drop old finished jobs."""
     async with _store(context).database.transaction() as tx:
-        for days in (0, 31, 62):
-            day = datetime.date.fromtimestamp(timestamp) + datetime.timedelta(days=days)
-            await tx.run(audit.CREATE_PARTITION, day=day)
+        await tx.run(CREATE_AUDIT_PARTITIONS)
     await app.job_manager.delete_old_jobs(nb_hours=KEEP_FINISHED_HOURS)
 
 

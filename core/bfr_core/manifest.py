@@ -12,8 +12,10 @@ import orjson
 import zstandard
 
 from bfr_core.blobs import BlobRef
+from bfr_core.errors import Unavailable
 
 LEVEL = 3
+FORMAT = 1
 INDEX_MAX_BYTES = 1 << 30
 HEADERS_MAX_BYTES = 4 << 30
 
@@ -114,16 +116,26 @@ def write_manifest(entries: Sequence[tuple[StoredInstance, bytes]]) -> Manifest:
         ]
         for instance, _ in entries
     ]
-    index = compressor.compress(orjson.dumps({"format": 1, "packs": keys, "instances": rows}))
+    index = compressor.compress(orjson.dumps({"format": FORMAT, "packs": keys, "instances": rows}))
     headers = compressor.compress(b"\n".join(header for _, header in entries))
     return Manifest(index + headers, len(index))
 
 
 def read_index(data: bytes) -> list[StoredInstance]:
-    """Return the instances of a manifest in its order, from the bytes of its index."""
-    content = orjson.loads(
-        zstandard.ZstdDecompressor().decompress(data, max_output_size=INDEX_MAX_BYTES)
-    )
+    """Return the instances of a manifest in its order, from the bytes of its index.
+
+    Raises Unavailable when the bytes are damaged or another version of the program wrote them.
+    """
+    try:
+        content = orjson.loads(
+            zstandard.ZstdDecompressor().decompress(data, max_output_size=INDEX_MAX_BYTES)
+        )
+    except (zstandard.ZstdError, orjson.JSONDecodeError) as error:
+        raise Unavailable("the index of a manifest is damaged") from error
+    if content["format"] != FORMAT:
+        raise Unavailable(
+            f"the manifest has format {content['format']} and this version reads {FORMAT}"
+        )
     keys = content["packs"]
     return [
         StoredInstance(
@@ -141,6 +153,12 @@ def read_index(data: bytes) -> list[StoredInstance]:
 
 
 def read_headers(data: bytes) -> list[bytes]:
-    """Return the headers of a manifest in its order, from the bytes behind its index."""
-    text = zstandard.ZstdDecompressor().decompress(data, max_output_size=HEADERS_MAX_BYTES)
-    return text.split(b"\n")
+    """Return the headers of a manifest in its order, from the bytes behind its index.
+
+    Raises Unavailable when the bytes are damaged.
+    """
+    try:
+        text = zstandard.ZstdDecompressor().decompress(data, max_output_size=HEADERS_MAX_BYTES)
+    except zstandard.ZstdError as error:
+        raise Unavailable("the headers of a manifest are damaged") from error
+    return text.split(b"\n") if text else []

@@ -38,11 +38,12 @@ FORGET = """
     DELETE FROM role_beat
     WHERE (role = %(role)s AND instance = %(instance)s) OR beat_at < now() - interval '1 day'
 """
-NEWEST = """
+# A role that several processes serve is served as long as one of them says so.
+BEST = """
     SELECT DISTINCT ON (role) role,
         serving AND beat_at > now() - make_interval(secs => %(fresh_s)s) AS ready,
         detail, beat_at
-    FROM role_beat ORDER BY role, beat_at DESC
+    FROM role_beat ORDER BY role, ready DESC, beat_at DESC
 """
 
 
@@ -81,5 +82,5 @@ async def beat(
 
 async def role_states(tx: Transaction, roles: tuple[str, ...]) -> list[RoleState]:
     """Return the state of each of the roles, in their order."""
-    newest = {state.role: state for state in await tx.all(RoleState, NEWEST, fresh_s=BEAT_FRESH_S)}
-    return [newest.get(role, RoleState(role, False, "has not started", None)) for role in roles]
+    best = {state.role: state for state in await tx.all(RoleState, BEST, fresh_s=BEAT_FRESH_S)}
+    return [best.get(role, RoleState(role, False, "has not started", None)) for role in roles]

@@ -5,12 +5,16 @@ audit trail, not settings.
 """
 
 import dataclasses
+import math
 import os
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 
 from bfr_core.errors import Invalid
 
@@ -90,7 +94,7 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
         """Return the settings that the environment gives, defaults for the rest.
 
-        Raises Invalid naming a variable that is unknown or cannot be read.
+        Raises Invalid naming a variable that is unknown or whose value cannot be used.
         """
         environment = os.environ if environment is None else environment
         fields = {f"BFR_{f.name.upper()}": f for f in dataclasses.fields(cls)}
@@ -101,11 +105,15 @@ class Settings:
                 continue
             if name not in fields:
                 raise Invalid(f"{name} is no setting of BFR")
+            field = fields[name].name
             try:
-                values[fields[name].name] = _read(text, types[fields[name].name])
+                values[field] = _checked(field, _read(text, types[field]))
             except ValueError as error:
                 raise Invalid(f"{name}: {error}") from error
-        return cls(**values)
+        settings = cls(**values)
+        if settings.database_owner_url and not settings.database_url:
+            raise Invalid("BFR_DATABASE_OWNER_URL is given without BFR_DATABASE_URL")
+        return settings
 
     def to_environment(self) -> dict[str, str]:
         """Return the variables that give a child process these same settings."""
@@ -124,16 +132,85 @@ class Settings:
 
 
 # Variables with our prefix that belong to the test run, not to the system.
-NOT_SETTINGS = frozenset({"BFR_REQUIRE_PEERS", "BFR_TEST_DATABASE_BIN_DIR"})
+NOT_SETTINGS = frozenset(
+    {"BFR_REQUIRE_PEERS", "BFR_TEST_DATABASE_BIN_DIR", "BFR_WRITE_PICTURES"}
+)
+
+ROLE_NAMES = ("web", "dimse", "worker")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+URL_SCHEMES = ("postgresql://", "postgres://")
+PORTS = ("http_port", "dimse_port")
+MAY_BE_ZERO = (
+    *PORTS,
+    "free_space_min_bytes",
+    "inline_binary_max_bytes",
+    "seal_quiet_s",
+    "audit_coalesce_s",
+    "dimse_max_pdu_bytes",  # 0: no maximum (PS3.8 §D.1)
+)
+PDU_LENGTH_MIN_BYTES = 4096
+PDU_LENGTH_MAX_BYTES = 2**32 - 1  # PS3.8 §D.1.1: four bytes
 
 
 def _read(text: str, kind: object) -> object:
     if kind is int:
-        return int(text)
+        try:
+            return int(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is no whole number") from None
     if kind is float:
-        return float(text)
+        try:
+            return float(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is no number") from None
     if kind is Path:
+        if not text.strip():
+            raise ValueError("is empty and names no folder")
         return Path(text)
     if kind is str:
         return text
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _checked(field: str, value: object) -> object:
+    """Return the value. Raises ValueError saying why it cannot be used."""
+    if isinstance(value, int | float):
+        _check_number(field, value)
+    elif isinstance(value, tuple):
+        unknown = [role for role in value if role not in ROLE_NAMES]
+        if unknown or not value or len(set(value)) < len(value):
+            raise ValueError(f"each of {', '.join(ROLE_NAMES)} at most once, at least one of them")
+    elif field == "log_level" and str(value).lower() not in LOG_LEVELS:
+        raise ValueError(f"{value!r} is none of {', '.join(LOG_LEVELS)}")
+    elif field.endswith("_url") and value:
+        _check_database_url(str(value))
+    return value
+
+
+def _check_database_url(url: str) -> None:
+    # Neither the value nor what libpq says of it is told: both may quote a password.
+    if not url.startswith(URL_SCHEMES):
+        raise ValueError("a database is named by a URL that begins with postgresql://")
+    try:
+        conninfo_to_dict(url)
+    except ProgrammingError:
+        raise ValueError("is no URL of a PostgreSQL database") from None
+
+
+def _check_number(field: str, value: int | float) -> None:
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is no number that can be used")
+    if field in PORTS:
+        if not 0 <= value <= 65535:
+            raise ValueError(f"{value} is not between 0 and 65535")
+    elif value == 0 and field in MAY_BE_ZERO:
+        return
+    elif value <= 0:
+        least = "0 or above" if field in MAY_BE_ZERO else "above 0"
+        raise ValueError(f"{value} is not {least}")
+    elif field == "dimse_max_pdu_bytes" and not (
+        PDU_LENGTH_MIN_BYTES <= value <= PDU_LENGTH_MAX_BYTES
+    ):
+        raise ValueError(
+            f"{value} is neither 0 nor between {PDU_LENGTH_MIN_BYTES} and {PDU_LENGTH_MAX_BYTES}"
+        )

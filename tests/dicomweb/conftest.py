@@ -5,7 +5,7 @@ import contextlib
 import re
 import socket
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,11 +145,13 @@ async def serve(store: Store, pixels: PixelPool) -> AsyncIterator[Web]:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, pixels: PixelPool) -> AsyncIterator[Web]:
-    """A store with two archives and a server in front of it."""
+async def running(
+    settings: Settings, pixels: PixelPool, archives: Sequence[str] = ("ARCHIVE", "OTHER")
+) -> AsyncIterator[Web]:
+    """A store with archives of these AE titles and a server in front of it."""
     async with open_store(settings) as store:
-        await add_house(store, "ARCHIVE", "MODALITY")
-        await add_house(store, "OTHER", "MODALITY")
+        for ae_title in archives:
+            await add_house(store, ae_title, "MODALITY")
         async with serve(store, pixels) as web:
             yield web
 

@@ -601,7 +601,7 @@ async def test_results_come_as_json_only(index: Index) -> None:
         assert answer.headers["content-type"] == "application/problem+json"
     plain = await index.get("/studies", "application/json")
     assert plain.headers["content-type"] == "application/json"
-    asked = await index.get(f"/studies?accept={JSON}", "text/html")
+    asked = await index.get("/studies?accept=application/dicom%2Bjson", "text/html")
     assert asked.status_code == 200
 
 

@@ -116,13 +116,14 @@ class Journey:
         unexpected = [
             one for one in self.complaints if not any(text in one for text in self.expected)
         ]
-        assert not unexpected
+        assert not unexpected, unexpected
         foreign = [
             url for url in self.requests if not url.startswith((self.root, "data:", "blob:"))
         ]
-        assert not foreign
+        assert not foreign, foreign
         addresses = [*self.requests, *self.visited()]
-        assert not [one for one in addresses if tells_a_person(one)]
+        telling = [one for one in addresses if tells_a_person(one)]
+        assert not telling, telling
 
     def visited(self) -> list[str]:
         """Return address and title of every page in the history of the browser."""

@@ -3,6 +3,7 @@ import {
   createRoute,
   createRouter,
   lazyRouteComponent,
+  type RouterHistory,
 } from '@tanstack/react-router';
 import { Layout } from './layout';
 import { NotFoundPage, RouteError } from './not-found';
@@ -89,18 +90,21 @@ const accessibility = createRoute({
   component: lazyRouteComponent(() => import('./accessibility-page'), 'AccessibilityPage'),
 });
 
-export const router = createRouter({
-  routeTree: root.addChildren([
-    patientSearch,
-    patient,
-    viewer,
-    collaborations,
-    administration,
-    accessibility,
-  ]),
-  defaultPreload: 'intent',
-  scrollRestoration: true,
-});
+const routeTree = root.addChildren([
+  patientSearch,
+  patient,
+  viewer,
+  collaborations,
+  administration,
+  accessibility,
+]);
+
+/** The routes of the application on the history of this window, or on a given one. */
+export function createApplicationRouter(history?: RouterHistory) {
+  return createRouter({ routeTree, history, defaultPreload: 'intent', scrollRestoration: true });
+}
+
+export const router = createApplicationRouter();
 
 declare module '@tanstack/react-router' {
   interface Register {

@@ -41,6 +41,8 @@ export function useProblemText() {
 export function ProblemNotice({ error, onRetry }: { error: unknown; onRetry?: () => void }) {
   const { t } = useTranslation();
   const { title, advice, detail } = useProblemText()(error);
+  // Asking again does not change a refusal.
+  const settled = error instanceof Problem && [401, 403, 404].includes(error.status ?? 0);
   return (
     <div className={classes.problem} role="alert">
       <ErrorIcon size={22} className={classes.problemIcon} />
@@ -48,7 +50,7 @@ export function ProblemNotice({ error, onRetry }: { error: unknown; onRetry?: ()
         <p className={classes.title}>{title}</p>
         <p>{advice}</p>
         {detail && <p className={classes.detail}>{detail}</p>}
-        {onRetry && (
+        {onRetry && !settled && (
           <Button
             mt="sm"
             size="xs"
