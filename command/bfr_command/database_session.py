@@ -2,14 +2,25 @@
 
 import argparse
 import asyncio
+import getpass
+import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+from bfr_core.access import Access, operator
 from bfr_core.database import migrate
 from bfr_core.postgres import PostgresProcess, running
 from bfr_core.settings import Settings
 from bfr_core.store import Store, cluster_of, database_owner_url, open_store
+
+
+def this_operator() -> Access:
+    """Return the access of the user who runs this command."""
+    try:
+        return operator(getpass.getuser())
+    except (KeyError, OSError):  # a container's user need not have a name
+        return operator(f"user {os.getuid()}")
 
 
 @contextmanager

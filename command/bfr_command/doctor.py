@@ -2,16 +2,18 @@
 
 import argparse
 import asyncio
+import http.client
+import json
 import os
 import shutil
-import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from bfr_command.addresses import addresses, http_root, open_to_strangers, taken
 from bfr_core import roles, statistics
 from bfr_core.database import pending_migrations
 from bfr_core.errors import ArchiveError
@@ -22,6 +24,7 @@ from bfr_ui.pages import static_directory
 
 CLOCK_TOLERANCE_S = 1.0
 GIB = 1024**3
+ANSWER_MAX_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +54,11 @@ async def _disk(settings: Settings) -> list[Finding]:
     existing = folder
     while not existing.exists():
         existing = existing.parent
+    if not existing.is_dir():
+        return [Finding("fault", "disk", f"{existing} is no folder: set BFR_DATA_DIR to one")]
     free = shutil.disk_usage(existing).free
     findings = []
-    if not os.access(existing, os.W_OK):
+    if not os.access(existing, os.W_OK | os.X_OK):
         findings.append(
             Finding("fault", "disk", f"{existing} cannot be written: give this user the right to")
         )
@@ -70,10 +75,14 @@ async def _disk(settings: Settings) -> list[Finding]:
 
 
 async def _database(settings: Settings) -> list[Finding]:
-    if not settings.database_url and not await asyncio.to_thread(running, cluster_of(settings)):
-        return [Finding("note", "database", "the embedded one does not run: start `bfr up`")]
     try:
+        if not settings.database_url and not await asyncio.to_thread(running, cluster_of(settings)):
+            return [Finding("note", "database", "the embedded one does not run: start `bfr up`")]
         pending = await asyncio.to_thread(pending_migrations, database_owner_url(settings))
+        if pending:
+            return [
+                Finding("fault", "database", f"{len(pending)} migrations wait: run `bfr migrate`")
+            ]
         async with open_store(settings) as store, store.database.transaction() as tx:
             version = await tx.value("SHOW server_version")
             ahead_s = float(
@@ -82,56 +91,76 @@ async def _database(settings: Settings) -> list[Finding]:
                     now=time.time(),
                 )
             )
-            jobs = await statistics.job_counts(tx)
+            jobs = await statistics.troubled_jobs(tx)
             states = await roles.role_states(tx, settings.roles)
     except ArchiveError as error:
-        return [
-            Finding("fault", "database", f"{error.message}: check BFR_DATABASE_URL and the server")
-        ]
-    findings = [Finding("ok", "database", f"PostgreSQL {version} answers")]
-    if pending:
-        findings.append(
-            Finding("fault", "database", f"{len(pending)} migrations wait: run `bfr migrate`")
+        remedy = (
+            "check BFR_DATABASE_URL and the server"
+            if settings.database_url
+            else f"its log lies below {settings.data_dir / 'postgres' / 'log'}"
         )
-    if abs(ahead_s) > CLOCK_TOLERANCE_S:
-        findings.append(
-            Finding(
-                "fault",
-                "clock",
-                f"the database's clock is {ahead_s:+.1f} s off this machine's: synchronise both"
-                " (NTP), the audit trail depends on it",
-            )
-        )
-    else:
-        findings.append(Finding("ok", "clock", "this machine and the database agree"))
+        return [Finding("fault", "database", f"{error.message}: {remedy}")]
+    return [
+        Finding("ok", "database", f"PostgreSQL {version} answers"),
+        _clock(ahead_s),
+        *map(_job_trouble, jobs),
+        *_roles(states),
+    ]
+
+
+def _clock(ahead_s: float) -> Finding:
+    if abs(ahead_s) <= CLOCK_TOLERANCE_S:
+        return Finding("ok", "clock", "this machine and the database agree")
+    return Finding(
+        "fault",
+        "clock",
+        f"the database's clock is {ahead_s:+.1f} s off this machine's: synchronise both"
+        " (NTP), the audit trail depends on it",
+    )
+
+
+def _job_trouble(jobs: statistics.TroubledJobs) -> Finding:
+    told = []
     if jobs.failed:
-        findings.append(
-            Finding("fault", "jobs", f"{jobs.failed} failed for good: see the worker's log")
-        )
+        told.append(f"{jobs.failed} failed for good, tried again every night")
+    if jobs.retried:
+        told.append(f"{jobs.retried} failed several times and are tried again")
+    return Finding(
+        "fault",
+        "jobs",
+        f"{jobs.task}: {'; '.join(told)}: the worker's log says why, mend that",
+    )
+
+
+def _roles(states: Sequence[roles.RoleState]) -> list[Finding]:
+    # Where nothing runs, nothing is broken; where only some roles do, something is.
+    begun = any(state.ready for state in states)
+    findings = []
     for state in states:
-        text = "serves" if state.ready else state.detail or "has stopped: start `bfr up`"
-        findings.append(Finding("ok" if state.ready else "note", state.role, text))
+        if state.ready:
+            findings.append(Finding("ok", state.role, "serves"))
+        else:
+            remedy = "look at the output of `bfr up`" if begun else "start `bfr up`"
+            text = f"{state.detail or 'has stopped'}: {remedy}"
+            findings.append(Finding("fault" if begun else "note", state.role, text))
     return findings
 
 
 async def _ports(settings: Settings) -> list[Finding]:
-    url = f"http://{settings.http_host}:{settings.http_port}/readyz"
-    if await asyncio.to_thread(_answers, url):
-        return [Finding("ok", "ports", f"BFR answers at {url}")]
-    findings = []
-    for name, host, port in (
-        ("BFR_HTTP_PORT", settings.http_host, settings.http_port),
-        ("BFR_DIMSE_PORT", settings.dimse_host, settings.dimse_port),
-    ):
-        try:
-            with socket.create_server((host, port), reuse_port=False):
-                findings.append(Finding("ok", "ports", f"{host}:{port} is free"))
-        except OSError as error:
-            findings.append(
-                Finding(
-                    "fault", "ports", f"{host}:{port}: {error.strerror}; set {name} to another one"
-                )
-            )
+    every = addresses(settings)
+    findings = [
+        Finding("fault", "ports", problem) for one in every if (problem := open_to_strangers(one))
+    ]
+    answers = await asyncio.to_thread(_answers, f"{http_root(settings)}/readyz", settings.roles)
+    for address in every:
+        if answers and address.role == "web":
+            findings.append(Finding("ok", "ports", f"BFR answers at {http_root(settings)}"))
+            continue
+        problem = await asyncio.to_thread(taken, address)
+        if problem is None:
+            findings.append(Finding("ok", "ports", f"{address} is free for {address.role}"))
+        elif not answers:
+            findings.append(Finding("fault", "ports", problem))
     return findings
 
 
@@ -151,11 +180,20 @@ async def _certificates(settings: Settings) -> list[Finding]:
     ]
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, names: Sequence[str]) -> bool:
+    """Tell whether BFR answers there, ready or not, and no other program."""
     try:
-        with urllib.request.urlopen(url, timeout=3):
-            return True
+        with urllib.request.urlopen(url, timeout=3) as response:
+            body = response.read(ANSWER_MAX_BYTES)
     except urllib.error.HTTPError as error:
-        return error.code == 503
-    except OSError:
+        with error:
+            body = error.read(ANSWER_MAX_BYTES)
+        if body.startswith(b"the database "):
+            return True
+    except (OSError, http.client.HTTPException):
         return False
+    try:
+        told = json.loads(body)
+    except ValueError:
+        return False
+    return isinstance(told, dict) and told.keys() == {*names}

@@ -32,6 +32,10 @@ def main() -> None:
     except ArchiveError as error:
         print(f"bfr: {error.message}", file=sys.stderr)
         status = 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"bfr: {where}{error.strerror or type(error).__name__}", file=sys.stderr)
+        status = 1
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)

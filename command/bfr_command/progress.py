@@ -16,6 +16,7 @@ class Progress:
         self._terminal = sys.stderr.isatty()
         self._interval_s = INTERVAL_S if self._terminal else LOG_INTERVAL_S
         self._shown_at = time.monotonic()
+        self._begun = False  # a line that is not ended yet
 
     def show(self, done: int) -> None:
         """Show that `done` of all are done, now and then."""
@@ -24,9 +25,14 @@ class Progress:
             return
         self._shown_at = now
         text = f"{self._verb} {done}/{self._total}"
-        print(f"\r{text}", end="" if self._terminal else "\n", file=sys.stderr, flush=True)
+        if self._terminal:
+            print(f"\r{text}", end="", file=sys.stderr, flush=True)
+            self._begun = True
+        else:
+            print(text, file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Leave the line."""
-        if self._terminal and self._total:
+        if self._begun:
             print(file=sys.stderr)
+            self._begun = False

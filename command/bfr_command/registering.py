@@ -1,11 +1,9 @@
 """Connections, archives and nodes from the command line."""
 
 import argparse
-import getpass
 
-from bfr_command.database_session import command_store
+from bfr_command.database_session import command_store, this_operator
 from bfr_core import connections
-from bfr_core.access import operator
 from bfr_core.settings import Settings
 
 
@@ -14,7 +12,7 @@ async def add_connection(settings: Settings, arguments: argparse.Namespace) -> i
     async with command_store(settings) as store, store.database.transaction() as tx:
         added = await connections.add_connection(
             tx,
-            operator(getpass.getuser()),
+            this_operator(),
             arguments.name,
             arguments.environment,
             arguments.system_hsa_id,
@@ -28,7 +26,7 @@ async def add_archive(settings: Settings, arguments: argparse.Namespace) -> int:
     async with command_store(settings) as store, store.database.transaction() as tx:
         added = await connections.add_archive(
             tx,
-            operator(getpass.getuser()),
+            this_operator(),
             arguments.connection,
             arguments.ae_title,
             arguments.name or arguments.connection,
@@ -42,7 +40,7 @@ async def add_node(settings: Settings, arguments: argparse.Namespace) -> int:
     async with command_store(settings) as store, store.database.transaction() as tx:
         added = await connections.add_node(
             tx,
-            operator(getpass.getuser()),
+            this_operator(),
             arguments.connection,
             arguments.ae_title,
             arguments.host,

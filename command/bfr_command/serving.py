@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from bfr_command.web import serve_web
 from bfr_core import roles
+from bfr_core.errors import Unavailable
 from bfr_core.jobs import run_worker
 from bfr_core.settings import Settings
 from bfr_core.store import Store, open_store
@@ -35,11 +36,17 @@ ROLES: Mapping[str, Callable[[Store, asyncio.Event], Awaitable[None]]] = {
 
 
 async def serve(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Run the role until SIGTERM or SIGINT; what it has begun is ended first."""
+    """Run the role until SIGTERM or SIGINT; what it has begun is ended first.
+
+    Raises Unavailable when it cannot serve: its address is taken, the database is away.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with open_store(settings) as store:
-        await ROLES[arguments.role](store, stop)
+        try:
+            await ROLES[arguments.role](store, stop)
+        except OSError as error:
+            raise Unavailable(f"the role cannot serve: {error.strerror or error}") from error
     return 0

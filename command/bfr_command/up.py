@@ -3,19 +3,22 @@
 import argparse
 import asyncio
 import dataclasses
+import logging
 import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 
+from bfr_command.addresses import addresses, free_port, http_root, open_to_strangers, taken
 from bfr_command.database_session import database_process
 from bfr_command.demonstration import load_demonstration
 from bfr_command.supervisor import Role, Supervisor
+from bfr_core import roles
 from bfr_core.connections import Archive, DicomNode, list_archives, list_nodes
 from bfr_core.database import migrate
-from bfr_core.errors import Unavailable
+from bfr_core.errors import ArchiveError, Invalid, Unavailable
 from bfr_core.postgres import PostgresProcess
 from bfr_core.settings import Settings
 from bfr_core.store import database_owner_url, open_store
@@ -23,12 +26,25 @@ from bfr_core.store import database_owner_url, open_store
 POLL_S = 0.2
 DATABASE_RETRY_S = 5.0
 PATIENCE_S = 30.0  # until what is missing is told
+PREDECESSOR_TIMEOUT_S = 5.0  # roles of a supervisor that was killed leave their ports by then
+
+log = logging.getLogger("bfr.up")
 
 
 async def up(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Run every role; 0 when all stopped cleanly after Ctrl-C or SIGTERM."""
+    """Run every role; 0 when all stopped cleanly after Ctrl-C or SIGTERM.
+
+    Raises Invalid for settings that no role could run with, Unavailable when an address is taken
+    or another process runs the embedded database.
+    """
+    for address in addresses(settings):
+        if problem := open_to_strangers(address):
+            raise Invalid(problem)
+    if arguments.demo and not {"web", "dimse"} <= {*settings.roles}:
+        raise Invalid("--demo sends through both doors: BFR_ROLES must name web and dimse")
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with database_process(settings) as process:
+        settings = await _with_ports(settings)
         applied = await asyncio.to_thread(migrate, database_owner_url(settings))
         if applied:
             tell(f"database brought to this version: {', '.join(applied)}")
@@ -40,16 +56,15 @@ async def up(settings: Settings, arguments: argparse.Namespace) -> int:
             on_event=tell,
         )
         running = asyncio.create_task(supervisor.run(stop))
-        beside = [asyncio.create_task(_greet(settings, stop, demo=arguments.demo))]
+        beside = [_greet(settings, demo=arguments.demo)]
         if process is not None:
-            beside.append(asyncio.create_task(_keep_database(process, stop)))
+            beside.append(_keep_database(process))
+        tasks = [asyncio.create_task(_until_stopped(work, stop)) for work in beside]
         try:
             status = await running
         finally:
             stop.set()
-            for task in beside:
-                task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
+            await asyncio.wait(tasks)
     tell("stopped")
     return status
 
@@ -69,8 +84,42 @@ def tell(text: str) -> None:
     print(f"bfr: {text}", flush=True)
 
 
-async def _keep_database(process: PostgresProcess, stop: asyncio.Event) -> None:
-    while not stop.is_set():
+async def _with_ports(settings: Settings) -> Settings:
+    """Return the settings with a free port for each 0. Raises Invalid or Unavailable.
+
+    A role whose address is taken would start again and again: it is said once, here.
+    """
+    ports: dict[str, int] = {}
+    for address in addresses(settings):
+        waited_s = 0.0
+        while problem := await asyncio.to_thread(taken, address):
+            if waited_s >= PREDECESSOR_TIMEOUT_S:
+                raise Unavailable(problem)
+            await asyncio.sleep(POLL_S)
+            waited_s += POLL_S
+        ports[f"{address.door}_port"] = address.port or free_port(address)
+    if len({*ports.values()}) < len(ports) and settings.http_host == settings.dimse_host:
+        raise Invalid("BFR_HTTP_PORT and BFR_DIMSE_PORT name the same port")
+    return dataclasses.replace(
+        settings,
+        http_port=ports.get("http_port", settings.http_port),
+        dimse_port=ports.get("dimse_port", settings.dimse_port),
+    )
+
+
+async def _until_stopped(work: Coroutine[None, None, None], stop: asyncio.Event) -> None:
+    """Do the work that goes on beside the roles; it ends when they are to stop."""
+    working, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    working.cancel()
+    await asyncio.wait({working})
+    if not working.cancelled() and (error := working.exception()) is not None:
+        log.error("the supervisor has failed at its own work", exc_info=error)
+
+
+async def _keep_database(process: PostgresProcess) -> None:
+    while True:
         await asyncio.sleep(POLL_S)
         if not process.is_alive():
             tell("the database has died and starts again")
@@ -81,23 +130,26 @@ async def _keep_database(process: PostgresProcess, stop: asyncio.Event) -> None:
                 await asyncio.sleep(DATABASE_RETRY_S)
 
 
-async def _greet(settings: Settings, stop: asyncio.Event, *, demo: bool) -> None:
-    await _until_ready(settings, stop)
-    if demo:
-        await load_demonstration(settings, tell)
-    async with open_store(settings) as store, store.database.transaction() as tx:
-        archives = await list_archives(tx)
-        nodes = await list_nodes(tx)
-    print(greeting(settings, archives, nodes), flush=True)
+async def _greet(settings: Settings, *, demo: bool) -> None:
+    await _until_ready(settings)
+    try:
+        if demo:
+            await load_demonstration(settings, tell)
+    except (ArchiveError, OSError) as error:
+        tell(f"the demonstration could not be loaded: {error}")
+    try:
+        async with open_store(settings) as store, store.database.transaction() as tx:
+            archives = await list_archives(tx)
+            nodes = await list_nodes(tx)
+    except Unavailable as error:
+        tell(error.message)
+    else:
+        print(greeting(settings, archives, nodes), flush=True)
 
 
-async def _until_ready(settings: Settings, stop: asyncio.Event) -> None:
-    url = f"http://{settings.http_host}:{settings.http_port}/readyz"
+async def _until_ready(settings: Settings) -> None:
     waited_s = 0.0
-    while not stop.is_set():
-        problem = await asyncio.to_thread(_problem, url)
-        if problem is None:
-            return
+    while (problem := await _problem(settings)) is not None:
         await asyncio.sleep(POLL_S)
         waited_s += POLL_S
         if waited_s >= PATIENCE_S:
@@ -105,51 +157,53 @@ async def _until_ready(settings: Settings, stop: asyncio.Event) -> None:
             waited_s = 0.0
 
 
-def _problem(url: str) -> str | None:
+async def _problem(settings: Settings) -> str | None:
+    if "web" in settings.roles:
+        return await asyncio.to_thread(_problem_at, f"{http_root(settings)}/readyz")
+    try:
+        async with open_store(settings) as store, store.database.transaction() as tx:
+            states = await roles.role_states(tx, settings.roles)
+    except Unavailable as error:
+        return error.message
+    return ", ".join(f"{one.role} {one.detail}" for one in states if not one.ready) or None
+
+
+def _problem_at(url: str) -> str | None:
     try:
         with urllib.request.urlopen(url, timeout=5):
             return None
     except urllib.error.HTTPError as error:
-        return error.read().decode("utf-8", "replace").strip()
+        with error:
+            return error.read().decode("utf-8", "replace").strip()
     except OSError as error:
         return f"{url}: {error}"
 
 
 def greeting(settings: Settings, archives: Sequence[Archive], nodes: Sequence[DicomNode]) -> str:
-    """Return the addresses and what to try next."""
-    http = f"http://{settings.http_host}:{settings.http_port}"
-    lines = [
-        "",
-        "BFR is running.",
-        "",
-        f"  Informationsvisaren      {http}/",
-        f"  Samverkansportalen       {http}/samverkan",
-        f"  Administrationsportalen  {http}/admin",
-        f"  DICOMweb                 {http}/dicomweb",
-    ]
+    """Return the addresses of the roles that run, and what to try next."""
+    http = http_root(settings)
+    has_web, has_dimse = "web" in settings.roles, "dimse" in settings.roles
+    lines = ["", "BFR is running.", ""]
+    if has_web:
+        lines += [
+            f"  Informationsvisaren      {http}/",
+            f"  Samverkansportalen       {http}/samverkan",
+            f"  Administrationsportalen  {http}/admin",
+            f"  DICOMweb                 {http}/dicomweb",
+        ]
     for archive in archives:
-        titles = ", ".join(
-            node.ae_title for node in nodes if node.connection_id == archive.connection_id
-        )
-        lines += [
-            f"  Archive {archive.ae_title:<16} {http}/archives/{archive.ae_title}/dicomweb",
-            f"  {'':24} DIMSE {archive.ae_title} at {settings.dimse_host}:{settings.dimse_port}"
-            f" for nodes {titles or '(none yet)'}",
-        ]
+        label = f"  Archive {archive.ae_title:<16}"
+        if has_web:
+            lines.append(f"{label} {http}/archives/{archive.ae_title}/dicomweb")
+            label = f"  {'':24}"
+        if has_dimse:
+            titles = ", ".join(node.ae_title for node in _nodes_of(archive, nodes))
+            lines.append(
+                f"{label} DIMSE {archive.ae_title} at {settings.dimse_host}:{settings.dimse_port}"
+                f" for nodes {titles or '(none yet)'}"
+            )
     if archives:
-        archive = archives[0]
-        own = [node for node in nodes if node.connection_id == archive.connection_id]
-        calling = own[0].ae_title if own else "YOUR_AE"
-        address = f"{settings.dimse_host} {settings.dimse_port}"
-        lines += [
-            "",
-            "Try next:",
-            f"  echoscu -aet {calling} -aec {archive.ae_title} {address}",
-            f"  storescu -aet {calling} -aec {archive.ae_title} {address} +sd YOUR_FOLDER",
-            f"  curl -s {http}/dicomweb/studies?limit=2",
-            f"  bfr import --archive {archive.ae_title} YOUR_FOLDER",
-            "  bfr doctor",
-        ]
+        lines += _to_try(settings, archives[0], _nodes_of(archives[0], nodes))
     else:
         lines += [
             "",
@@ -160,3 +214,21 @@ def greeting(settings: Settings, archives: Sequence[Archive], nodes: Sequence[Di
         ]
     lines += ["", f"Data: {Path(settings.data_dir).resolve()}   Ctrl-C stops everything.", ""]
     return "\n".join(lines)
+
+
+def _nodes_of(archive: Archive, nodes: Sequence[DicomNode]) -> list[DicomNode]:
+    return [node for node in nodes if node.connection_id == archive.connection_id]
+
+
+def _to_try(settings: Settings, archive: Archive, nodes: Sequence[DicomNode]) -> list[str]:
+    lines = ["", "Try next:"]
+    if "dimse" in settings.roles:
+        calling = nodes[0].ae_title if nodes else "YOUR_AE"
+        address = f"{settings.dimse_host} {settings.dimse_port}"
+        lines += [
+            f"  echoscu -aet {calling} -aec {archive.ae_title} {address}",
+            f"  storescu -aet {calling} -aec {archive.ae_title} {address} +sd YOUR_FOLDER",
+        ]
+    if "web" in settings.roles:
+        lines.append(f"  curl -s {http_root(settings)}/dicomweb/studies?limit=2")
+    return [*lines, f"  bfr import --archive {archive.ae_title} YOUR_FOLDER", "  bfr doctor"]

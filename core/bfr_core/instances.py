@@ -40,6 +40,9 @@ REQUEST_ATTRIBUTES = "00400275"
 # archives, so only what could not be a UID at all is refused.
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")
+# Four times what PS3.5 §6.2 allows an LO. What the index keeps must fit into its B-trees, whose
+# entries PostgreSQL bounds to a third of a page; the header keeps all that was sent.
+INDEXED_MAX_CHARACTERS = 256
 TIME = re.compile(r"(\d{2}):?(\d{2})?:?(\d{2})?(?:\.(\d{1,6}))?")
 
 
@@ -98,54 +101,60 @@ class InstanceAttributes:
 def read_attributes(dataset: Dataset) -> InstanceAttributes:
     """Return what the index keeps of the object.
 
-    Raises Invalid naming the attribute when one of the four UIDs is missing or no UID.
+    Raises Invalid naming the attribute when one of the four UIDs is missing or no UID, or when
+    the patient's identity is too long to be kept. Every value fits its column, whatever was sent.
     """
     return InstanceAttributes(
         sop_class_uid=_uid(dataset, SOP_CLASS_UID, "SOP Class UID (0008,0016)"),
         sop_instance_uid=_uid(dataset, SOP_INSTANCE_UID, "SOP Instance UID (0008,0018)"),
         instance_number=integer(dataset, INSTANCE_NUMBER),
         patient=PatientAttributes(
-            patient_identifier=text(dataset, PATIENT_ID),
-            issuer=text(dataset, ISSUER_OF_PATIENT_ID),
-            name=person_name(dataset, PATIENT_NAME),
+            patient_identifier=_identity(dataset, PATIENT_ID, "Patient ID (0010,0020)"),
+            issuer=_identity(dataset, ISSUER_OF_PATIENT_ID, "Issuer of Patient ID (0010,0021)"),
+            name=person_name(dataset, PATIENT_NAME)[:INDEXED_MAX_CHARACTERS],
             birth_date=parse_date(text(dataset, PATIENT_BIRTH_DATE)),
-            sex=text(dataset, PATIENT_SEX),
+            sex=_short_text(dataset, PATIENT_SEX),
         ),
         study=StudyAttributes(
             study_instance_uid=_uid(dataset, STUDY_INSTANCE_UID, "Study Instance UID (0020,000D)"),
             study_date=parse_date(text(dataset, STUDY_DATE)),
             study_time=parse_time(text(dataset, STUDY_TIME)),
-            timezone_offset=text(dataset, TIMEZONE_OFFSET),
-            accession_number=text(dataset, ACCESSION_NUMBER),
-            study_identifier=text(dataset, STUDY_ID),
-            description=text(dataset, STUDY_DESCRIPTION),
-            referring_physician=person_name(dataset, REFERRING_PHYSICIAN_NAME),
-            institution=text(dataset, INSTITUTION_NAME),
+            timezone_offset=_short_text(dataset, TIMEZONE_OFFSET),
+            accession_number=_short_text(dataset, ACCESSION_NUMBER),
+            study_identifier=_short_text(dataset, STUDY_ID),
+            description=_short_text(dataset, STUDY_DESCRIPTION),
+            referring_physician=person_name(dataset, REFERRING_PHYSICIAN_NAME)[
+                :INDEXED_MAX_CHARACTERS
+            ],
+            institution=_short_text(dataset, INSTITUTION_NAME),
         ),
         series=SeriesAttributes(
             series_instance_uid=_uid(
                 dataset, SERIES_INSTANCE_UID, "Series Instance UID (0020,000E)"
             ),
-            modality=text(dataset, MODALITY),
+            modality=_short_text(dataset, MODALITY),
             series_number=integer(dataset, SERIES_NUMBER),
-            description=text(dataset, SERIES_DESCRIPTION),
-            body_part=text(dataset, BODY_PART_EXAMINED),
+            description=_short_text(dataset, SERIES_DESCRIPTION),
+            body_part=_short_text(dataset, BODY_PART_EXAMINED),
             performed_date=parse_date(text(dataset, PERFORMED_DATE)),
             performed_time=parse_time(text(dataset, PERFORMED_TIME)),
-            request_attributes=dataset.get(REQUEST_ATTRIBUTES, {}).get("Value"),
+            request_attributes=_items(dataset, REQUEST_ATTRIBUTES),
         ),
     )
 
 
 def text(dataset: Dataset, tag: str) -> str:
-    """Return the first value of the attribute as text; "" when it is absent or empty.
+    """Return the first value of the attribute as text; "" when it is absent, empty or no text.
 
     NUL characters, which PostgreSQL cannot hold and DICOM does not allow, are left out.
     """
-    values = dataset.get(tag, {}).get("Value")
-    if not values or values[0] is None or isinstance(values[0], dict):
+    value = _first(dataset, tag)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         return ""
-    return str(values[0]).replace("\x00", "").strip()
+    try:
+        return _clean(str(value)).strip()
+    except ValueError:  # a number of thousands of digits
+        return ""
 
 
 def integer(dataset: Dataset, tag: str) -> int | None:
@@ -159,11 +168,12 @@ def integer(dataset: Dataset, tag: str) -> int | None:
 
 def person_name(dataset: Dataset, tag: str) -> str:
     """Return a person name with its groups joined by "=" (PS3.5 §6.2.1); "" when empty."""
-    values = dataset.get(tag, {}).get("Value")
-    if not values or not isinstance(values[0], dict):
+    value = _first(dataset, tag)
+    if not isinstance(value, dict):
         return ""
-    groups = [values[0].get(key, "") for key in ("Alphabetic", "Ideographic", "Phonetic")]
-    return "=".join(groups).rstrip("=").replace("\x00", "").strip()
+    groups = [value.get(key) for key in ("Alphabetic", "Ideographic", "Phonetic")]
+    joined = "=".join(group if isinstance(group, str) else "" for group in groups)
+    return _clean(joined).rstrip("=").strip()
 
 
 def person_name_value(name: str) -> dict[str, str]:
@@ -200,10 +210,56 @@ def parse_time(value: str) -> datetime.time | None:
         return None
 
 
-def _uid(dataset: Dataset, tag: str, name: str) -> str:
+def _first(dataset: Dataset, tag: str) -> object:
+    element = dataset.get(tag)
+    values = element.get("Value") if isinstance(element, dict) else None
+    return values[0] if isinstance(values, list) and values else None
+
+
+def _short_text(dataset: Dataset, tag: str) -> str:
+    return text(dataset, tag)[:INDEXED_MAX_CHARACTERS]
+
+
+def _identity(dataset: Dataset, tag: str, name: str) -> str:
+    # Not cut: two patients could become one.
     value = text(dataset, tag)
-    if not value:
-        raise Invalid(f"{name} is missing")
-    if len(value) > 64 or not UID.fullmatch(value):
-        raise Invalid(f"{name} is no UID")
+    if len(value) > INDEXED_MAX_CHARACTERS:
+        raise Invalid(f"{name} is longer than {INDEXED_MAX_CHARACTERS} characters")
     return value
+
+
+def _uid(dataset: Dataset, tag: str, name: str) -> str:
+    value = _first(dataset, tag)
+    if value is None or value == "":
+        raise Invalid(f"{name} is missing")
+    # Only what pads it is taken off: anything else within would make it another UID.
+    uid = value.strip(" \x00") if isinstance(value, str) else ""
+    if len(uid) > 64 or not UID.fullmatch(uid):
+        raise Invalid(f"{name} is no UID")
+    return uid
+
+
+def _items(dataset: Dataset, tag: str) -> list[Dataset] | None:
+    element = dataset.get(tag)
+    values = element.get("Value") if isinstance(element, dict) else None
+    if not isinstance(values, list):
+        return None
+    return [_clean_json(item) for item in values if isinstance(item, dict)]
+
+
+def _clean_json(value: Any) -> Any:
+    """Return the value as jsonb can hold it."""
+    if isinstance(value, str):
+        return _clean(value)
+    if isinstance(value, dict):
+        return {_clean(str(key)): _clean_json(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_clean_json(one) for one in value]
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return None
+    return value
+
+
+def _clean(value: str) -> str:
+    # Halves of surrogate pairs have no UTF-8.
+    return value.replace("\x00", "").encode("utf-8", "replace").decode()

@@ -7,11 +7,16 @@ every crash and runs again until it has succeeded.
 import asyncio
 import datetime
 import logging
-from typing import TYPE_CHECKING, cast
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, cast
 
 from procrastinate import App, JobContext, PsycopgConnector, RetryStrategy
+from procrastinate.exceptions import ConnectorException, UniqueViolation
+from procrastinate.jobs import Job, Status
+from procrastinate.worker import Worker
 
 from bfr_core.database import CREATE_AUDIT_PARTITIONS, Transaction
+from bfr_core.errors import ArchiveError, Unavailable
 
 if TYPE_CHECKING:
     from bfr_core.store import Store
@@ -69,10 +74,13 @@ async def delete_blob(context: JobContext, key: str) -> None:
 @app.periodic(cron="7 2 * * *")
 @app.task(name="daily", pass_context=True, retry=RETRY, queueing_lock="daily")
 async def daily(context: JobContext, timestamp: int) -> None:
-    """Make the audit partitions of the coming months and drop old finished jobs."""
+    """Make the audit partitions of the coming months, drop old finished jobs, try failed ones."""
     async with _store(context).database.transaction() as tx:
         await tx.run(CREATE_AUDIT_PARTITIONS)
     await app.job_manager.delete_old_jobs(nb_hours=KEEP_FINISHED_HOURS)
+    # What made them fail may have been mended since.
+    for job in await app.job_manager.list_jobs_async(status=Status.FAILED.value):
+        await _run_again(job)
 
 
 @app.periodic(cron="* * * * *")
@@ -80,12 +88,46 @@ async def daily(context: JobContext, timestamp: int) -> None:
 async def retry_stalled(context: JobContext, timestamp: int) -> None:
     """Run the jobs again whose worker has died."""
     for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=STALLED_AFTER_S):
-        log.warning("job %s of a dead worker starts again", job.id)
+        log.warning("job %s (%s) of a dead worker starts again", job.id, job.task_name)
+        await _run_again(job)
+
+
+async def _run_again(job: Job) -> None:
+    try:
         await app.job_manager.retry_job(job)
+    except UniqueViolation:
+        # A periodic job, and its next one waits already: that one does the work of both.
+        if job.status == Status.DOING.value:
+            await app.job_manager.finish_job(job, Status.ABORTED, delete_job=True)
+
+
+async def _tell_failure(
+    run_job: Callable[[], Awaitable[Any]], context: JobContext, worker: Worker
+) -> Any:
+    # Procrastinate tells only of the last attempt, which comes days after the first.
+    try:
+        return await run_job()
+    except Exception as error:  # the edge: it is told here and goes on to procrastinate
+        job = context.job
+        reason = error.message if isinstance(error, ArchiveError) else type(error).__name__
+        log.warning(
+            "job %s (%s) failed, attempt %d: %s", job.id, job.task_name, job.attempts + 1, reason
+        )
+        raise
 
 
 async def run_worker(store: "Store", stop: asyncio.Event) -> None:
-    """Run jobs until `stop` is set; those under way are ended first."""
+    """Run jobs until `stop` is set; those under way are ended first.
+
+    Raises Unavailable when the database breaks off: its jobs are run again by the next worker.
+    """
+    try:
+        await _run_worker(store, stop)
+    except ConnectorException as error:
+        raise Unavailable("the worker has lost the database") from error
+
+
+async def _run_worker(store: "Store", stop: asyncio.Event) -> None:
     connector = PsycopgConnector(conninfo=store.database_url, min_size=1, max_size=CONCURRENCY + 2)
     with app.replace_connector(connector):
         async with app.open_async():
@@ -97,6 +139,7 @@ async def run_worker(store: "Store", stop: asyncio.Event) -> None:
                     additional_context={"store": store},
                     delete_jobs="never",
                     shutdown_graceful_timeout=store.settings.stop_timeout_s,
+                    worker_middleware=[_tell_failure],
                 )
             )
             stopped = asyncio.create_task(stop.wait())

@@ -132,9 +132,7 @@ class Settings:
 
 
 # Variables with our prefix that belong to the test run, not to the system.
-NOT_SETTINGS = frozenset(
-    {"BFR_REQUIRE_PEERS", "BFR_TEST_DATABASE_BIN_DIR", "BFR_WRITE_PICTURES"}
-)
+NOT_SETTINGS = frozenset({"BFR_REQUIRE_PEERS", "BFR_TEST_DATABASE_BIN_DIR", "BFR_WRITE_PICTURES"})
 
 ROLE_NAMES = ("web", "dimse", "worker")
 LOG_LEVELS = ("debug", "info", "warning", "error")

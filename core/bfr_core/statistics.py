@@ -28,6 +28,16 @@ class JobCounts:
     failed: int
 
 
+@dataclass(frozen=True, slots=True)
+class TroubledJobs:
+    """Background jobs of one kind that do not succeed."""
+
+    task: str  # "seal", "delete_blob", …
+    retried: int  # have failed several times and are tried again
+    failed: int  # have failed for good
+
+
+TROUBLED_AFTER_ATTEMPTS = 5
 ARCHIVE_CONTENTS = """
     SELECT archive.ae_title, archive.name, connection.name AS connection,
         (SELECT count(*) FROM patient WHERE patient.archive_id = archive.archive_id) AS patients,
@@ -48,6 +58,16 @@ JOB_COUNTS = """
 """
 
 
+TROUBLED_JOBS = """
+    SELECT task_name AS task,
+        count(*) FILTER (WHERE status <> 'failed') AS retried,
+        count(*) FILTER (WHERE status = 'failed') AS failed
+    FROM procrastinate_jobs
+    WHERE status = 'failed' OR (status IN ('todo', 'doing') AND attempts >= %(attempts)s)
+    GROUP BY task_name ORDER BY task_name
+"""
+
+
 async def archive_contents(tx: Transaction) -> list[ArchiveContent]:
     """Return what each archive holds, by AE title."""
     return await tx.all(ArchiveContent, ARCHIVE_CONTENTS)
@@ -56,3 +76,8 @@ async def archive_contents(tx: Transaction) -> list[ArchiveContent]:
 async def job_counts(tx: Transaction) -> JobCounts:
     """Return the state of the background work."""
     return await tx.one(JobCounts, JOB_COUNTS) or JobCounts(0, 0, 0)
+
+
+async def troubled_jobs(tx: Transaction) -> list[TroubledJobs]:
+    """Return the kinds of jobs that keep failing, by name; [] when all is well."""
+    return await tx.all(TroubledJobs, TROUBLED_JOBS, attempts=TROUBLED_AFTER_ATTEMPTS)

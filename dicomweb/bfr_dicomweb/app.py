@@ -1,6 +1,6 @@
 """The resources of PS3.18 chapter 10, below the joint root and below each archive."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -48,9 +48,19 @@ async def no_resource(request: Request) -> Response:
 
 def routes() -> list[Route]:
     """Return a route per resource and root, and one for all else below the roots."""
-    offered = [
-        Route(root + path, handler, methods=[method])
+    offered: dict[str, dict[str, Handler]] = {}
+    for method, path, handler in RESOURCES:
+        offered.setdefault(path, {})[method] = handler
+    return [
+        Route(root + path, _by_method(handlers), methods=list(handlers))
         for root in ROOTS
-        for method, path, handler in RESOURCES
-    ]
-    return [*offered, *(Route(root + "{path:path}", no_resource) for root in ROOTS)]
+        for path, handlers in offered.items()
+    ] + [Route(root + "{path:path}", no_resource) for root in ROOTS]
+
+
+def _by_method(handlers: Mapping[str, Handler]) -> Handler:
+    # One route for all methods of a path, so that Allow names them all.
+    async def handle(request: Request) -> Response:
+        return await handlers["GET" if request.method == "HEAD" else request.method](request)
+
+    return handle

@@ -5,7 +5,7 @@ import contextlib
 import re
 import socket
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import httpx
 import psycopg
 import pytest
 import pytest_asyncio
+from tests.conftest import TEMPLATE, add_house
 
 from bfr_command.web import http_server, web_app
 from bfr_core.pixels import PixelPool
@@ -20,7 +21,6 @@ from bfr_core.postgres import Cluster
 from bfr_core.sealing import seal_series
 from bfr_core.settings import Settings
 from bfr_core.store import Store, open_store
-from tests.conftest import TEMPLATE, add_house
 
 Part = tuple[str, bytes]  # media type, body
 
@@ -66,6 +66,16 @@ class Web:
         return sorted(self.store.blobs.directory.rglob("*.pack"))
 
 
+async def until(is_so: Callable[[], bool | Awaitable[bool]], timeout_s: float = 60) -> None:
+    """Wait for something that tells of itself in no other way."""
+    async with asyncio.timeout(timeout_s):
+        while True:
+            answer = is_so()
+            if answer is True or (answer is not False and await answer):
+                return
+            await asyncio.sleep(0.005)
+
+
 def related(boundary: str = BOUNDARY, kind: str = "application/dicom") -> str:
     """The Content-Type of a multipart body."""
     return f'multipart/related; type="{kind}"; boundary={boundary}'
@@ -106,9 +116,7 @@ def new_settings(cluster: Cluster, directory: Path, **changes: object) -> Iterat
     """Settings with a database of their own, which goes at the end."""
     name = f"web_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(cluster.url("postgres", "postgres"), autocommit=True) as connection:
-        connection.execute(
-            f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER bfr_owner".encode()
-        )
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER bfr_owner".encode())
     values: dict[str, object] = {
         "data_dir": directory / "var",
         "database_url": cluster.url("bfr_app", name),
@@ -133,9 +141,7 @@ async def serve(store: Store, pixels: PixelPool) -> AsyncIterator[Web]:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        async with asyncio.timeout(10):
-            while not server.started:
-                await asyncio.sleep(0.005)
+        await until(lambda: server.started)
         headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
         url = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as client:

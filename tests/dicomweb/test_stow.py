@@ -5,7 +5,6 @@ import contextlib
 import os
 import re
 import socket
-import subprocess
 import sys
 import warnings
 from collections.abc import AsyncIterator, Callable
@@ -19,11 +18,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
-
-from bfr_core.pixels import PixelPool
-from bfr_core.postgres import Cluster
-from bfr_core.settings import Settings
-from bfr_core.store import open_store
 from tests.conftest import add_house
 from tests.dicomweb.conftest import (
     BOUNDARY,
@@ -33,6 +27,7 @@ from tests.dicomweb.conftest import (
     new_settings,
     related,
     running,
+    until,
 )
 from tests.samples import (
     ct_instance,
@@ -42,6 +37,11 @@ from tests.samples import (
     part10_bytes,
     sr_report,
 )
+
+from bfr_core.pixels import PixelPool
+from bfr_core.postgres import Cluster
+from bfr_core.settings import Settings
+from bfr_core.store import open_store
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -206,7 +206,9 @@ async def test_a_missing_uid_is_named_with_its_part(web: Web, keyword: str) -> N
     answer = await web.stow(part10_bytes(one))
     assert answer.status_code == 409
     (reason,) = unreadable(answer)
-    name = keyword.replace("UID", " UID").replace("Instance", " Instance").replace("Class", " Class")
+    name = (
+        keyword.replace("UID", " UID").replace("Instance", " Instance").replace("Class", " Class")
+    )
     assert reason["00000902"].startswith(f"part 1: {name.strip()} (")
     assert await is_empty(web)
 
@@ -430,9 +432,7 @@ async def test_a_sender_that_breaks_off_leaves_nothing(
         await writer.drain()
         await asyncio.sleep(0.1)
         assert web.packs()
-    async with asyncio.timeout(5):
-        while web.packs():
-            await asyncio.sleep(0.01)
+    await until(lambda: not web.packs())
     assert await is_empty(web)
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
@@ -536,7 +536,7 @@ BUNDLED = Path(pydicom.__file__).parent / "data"
 
 def bundled_files() -> list[tuple[str, bytes, Dataset]]:
     """The files that come with pydicom and are storable objects."""
-    found = []
+    found: list[tuple[str, bytes, Dataset]] = []
     for path in sorted(BUNDLED.rglob("*")):
         if not path.is_file() or path.suffix in (".py", ".pyc", ".json", ".md", ".txt", ".gz"):
             continue
@@ -559,19 +559,18 @@ async def test_real_files_come_out_byte_for_byte(
     titles = [f"ARCHIVE{number}" for number in range(12)]
     files = bundled_files()
     assert len(files) > 100
-    homes: dict[str, str] = {}
+    refused = set()
     with new_settings(cluster, tmp_path) as chosen:
         async with running(chosen, pixels, archives=titles) as web:
             for name, data, dataset in files:
                 for title in titles:
                     root = f"/archives/{title}/dicomweb"
                     answer = await web.stow(data, url=f"{root}/studies")
-                    if answer.status_code == 200:
-                        homes[name] = root
+                    if answer.status_code == 200 or unreadable(answer):
                         break
-                    assert unreadable(answer) == [], name
-                else:
-                    pytest.fail(f"{name}: {answer.text}")
+                if answer.status_code != 200:
+                    refused.add(name)
+                    continue
                 url = stored(answer)[0]["00081190"]
                 got = await web.client.get(url, headers={"Accept": DICOM})
                 assert got.content == data, name
@@ -582,6 +581,8 @@ async def test_real_files_come_out_byte_for_byte(
                     assert frame.status_code in (200, 404, 406), (name, frame.text)
                     picture = await web.client.get(f"{url}/rendered")
                     assert picture.status_code in (200, 404, 406), (name, picture.text)
+    # Without its end an object is no object: its sender still has it.
+    assert refused == {"MR_truncated.dcm", "rtplan_truncated.dcm"}
 
 
 # How much memory a large body takes
@@ -595,21 +596,24 @@ async def process(settings: Settings) -> AsyncIterator[tuple[int, str]]:
         port = chosen.getsockname()[1]
     environment = {**os.environ, **settings.to_environment(), "BFR_HTTP_PORT": str(port)}
     command = [sys.executable, "-m", "bfr_command", "serve", "web"]
-    server = subprocess.Popen(command, env=environment)
+    server = await asyncio.create_subprocess_exec(*command, env=environment)
+
+    async def is_up() -> bool:
+        assert server.returncode is None
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.close()
+            await writer.wait_closed()
+            return True
+        return False
+
     try:
-        async with asyncio.timeout(60):
-            while True:
-                assert server.poll() is None
-                with contextlib.suppress(OSError):
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                    writer.close()
-                    await writer.wait_closed()
-                    break
-                await asyncio.sleep(0.1)
+        await until(is_up)
         yield server.pid, f"http://127.0.0.1:{port}"
     finally:
-        server.terminate()
-        server.wait(30)
+        with contextlib.suppress(ProcessLookupError):
+            server.terminate()
+        await server.wait()
 
 
 def memory_bytes(pid: int) -> int:

@@ -25,9 +25,6 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
-
-from bfr_core.postgres import Cluster
-from bfr_core.pixels import PixelPool
 from tests.dicomweb.conftest import Web, bodies_of, new_settings, parts_of, running
 from tests.samples import (
     TRANSFER_SYNTAXES,
@@ -40,6 +37,9 @@ from tests.samples import (
     sr_report,
     us_multiframe,
 )
+
+from bfr_core.pixels import PixelPool
+from bfr_core.postgres import Cluster
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -137,9 +137,7 @@ async def corpus(
         "pdf": sample(encapsulated_pdf(document=b"%PDF-1.4\n" + bytes(range(256)) * 20)),
         "bulk": sample(with_bulk_data()),
         "bulk big endian": sample(with_bulk_data(transfer_syntax_uid=ExplicitVRBigEndian)),
-        "bulk deflated": sample(
-            with_bulk_data(transfer_syntax_uid=DeflatedExplicitVRLittleEndian)
-        ),
+        "bulk deflated": sample(with_bulk_data(transfer_syntax_uid=DeflatedExplicitVRLittleEndian)),
         "single bits": sample(single_bits()),
         "damaged": sample(us_multiframe(frames=1, transfer_syntax_uid=JPEGLSLossless)),
     }
@@ -289,10 +287,15 @@ async def test_a_study_of_two_syntaxes_needs_both_to_be_accepted(web: Web) -> No
 
 
 @pytest.mark.conforms("PS3.18 §10.4.3", "404 at each level that is not there")
-@pytest.mark.parametrize("suffix", ["", "/metadata", "/rendered", "/frames/1", "/bulkdata/00420011"])
+@pytest.mark.parametrize(
+    "suffix", ["", "/metadata", "/rendered", "/frames/1", "/bulkdata/00420011"]
+)
 async def test_what_is_not_there_is_not_found_at_each_level(corpus: Corpus, suffix: str) -> None:
     one = corpus.ct[0]
-    paths = [f"{one.series}/instances/1.2.3{suffix}", f"{one.study}/series/1.2.3/instances/1{suffix}"]
+    paths = [
+        f"{one.series}/instances/1.2.3{suffix}",
+        f"{one.study}/series/1.2.3/instances/1{suffix}",
+    ]
     paths += [f"/studies/1.2.3/series/1/instances/1{suffix}"]
     paths += [one.instance.replace(one.study, "/studies/1.2.840.99999") + suffix]
     if suffix in ("", "/metadata"):
@@ -322,9 +325,7 @@ async def test_a_study_of_another_archive_is_not_found(corpus: Corpus) -> None:
 
 async def test_an_archive_that_is_not_there_is_not_found(corpus: Corpus) -> None:
     for title in ("NOBODY", "%00", "ARCHIVE%20", "archive"):
-        answer = await corpus.web.client.get(
-            f"/archives/{title}/dicomweb{corpus.ct[0].study}"
-        )
+        answer = await corpus.web.client.get(f"/archives/{title}/dicomweb{corpus.ct[0].study}")
         assert answer.status_code == 404, title
         assert answer.headers["content-type"] == "application/problem+json"
 
@@ -406,7 +407,9 @@ async def test_metadata_is_compressed_as_the_client_accepts(
     assert body == plain
 
 
-@pytest.mark.parametrize("accept", ["application/dicom+xml", 'multipart/related; type="application/dicom+xml"'])
+@pytest.mark.parametrize(
+    "accept", ["application/dicom+xml", 'multipart/related; type="application/dicom+xml"']
+)
 async def test_metadata_as_xml_is_not_acceptable(corpus: Corpus, accept: str) -> None:
     assert (await corpus.get(f"{corpus.ct[0].study}/metadata", accept)).status_code == 406
 
@@ -530,9 +533,7 @@ async def test_compressed_frames_come_as_they_are_stored(
         "syntax": f'multipart/related; type="application/octet-stream"; transfer-syntax={syntax}',
         "media type": f'multipart/related; type="{media_type}"; transfer-syntax={syntax}',
     }[named]
-    stored = list(
-        pydicom.encaps.generate_frames(one.dataset.PixelData, number_of_frames=3)
-    )
+    stored = list(pydicom.encaps.generate_frames(one.dataset.PixelData, number_of_frames=3))
     answer = await corpus.get(f"{one.instance}/frames/1,2,3", accept)
     assert bodies_of(answer) == stored
     kind = media_type if named == "media type" else "application/octet-stream"
@@ -594,7 +595,8 @@ async def test_a_frame_that_is_not_there_or_no_number_is_told(
 
 
 @pytest.mark.parametrize(
-    "accept", ["image/png", "application/dicom", f"application/octet-stream; transfer-syntax={RLELossless}"]
+    "accept",
+    ["image/png", "application/dicom", f"application/octet-stream; transfer-syntax={RLELossless}"],
 )
 async def test_frames_in_another_form_are_not_acceptable(corpus: Corpus, accept: str) -> None:
     one = corpus.ultrasound[JPEGLSLossless]

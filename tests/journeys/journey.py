@@ -40,6 +40,7 @@ class Journey:
         self.page = page
         self.requests: list[str] = []
         self.complaints: list[str] = []
+        self.warnings: list[str] = []
         self.expected: list[str] = []
         page.on("console", self._hear)
         page.on("pageerror", lambda error: self.complaints.append(f"exception: {error}"))
@@ -107,9 +108,9 @@ class Journey:
         self.page.mouse.move(x + by[0], y + by[1], steps=8)
         self.page.mouse.up(button=button)
 
-    def expects(self, complaint: str) -> None:
+    def expects(self, *complaints: str) -> None:
         """Allow what the browser says of a fault that the journey makes on purpose."""
-        self.expected.append(complaint)
+        self.expected += complaints
 
     def end(self) -> None:
         """Fail when the browser complained, left our host, or told a person in an address."""
@@ -133,8 +134,10 @@ class Journey:
         return [entry[key] for entry in entries for key in ("url", "userTypedURL", "title")]
 
     def _hear(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            self.complaints.append(f"console {message.type}: {message.text}")
+        if message.type == "error":
+            self.complaints.append(f"console: {message.text}")
+        elif message.type == "warning":
+            self.warnings.append(message.text)
 
     def _note_request(self, request: Request) -> None:
         self.requests.append(request.url)

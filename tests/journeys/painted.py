@@ -61,9 +61,16 @@ def blocks(picture: Picture) -> Values:
     return summed / (np.diff(rows)[:, None] * np.diff(columns)[None, :])[:, :, None]
 
 
-def alike(one: Picture, other: Picture) -> float:
-    """Return the mean difference of two pictures of any size field by field, 0 to 255."""
-    return float(np.abs(blocks(one) - blocks(other)).mean())
+def alike(painted: Picture, image: Picture) -> float:
+    """Return the mean difference of a painted image and its pixels field by field, 0 to 255."""
+    return float(np.abs(blocks(painted) - blocks(stretched(image, *painted.shape[:2]))).mean())
+
+
+def stretched(image: Picture, rows: int, columns: int) -> Picture:
+    """Return an image at another size, each pixel repeated or left out."""
+    row = np.arange(rows) * image.shape[0] // rows
+    column = np.arange(columns) * image.shape[1] // columns
+    return image[row][:, column]
 
 
 def hounsfield(path: Path) -> Values:

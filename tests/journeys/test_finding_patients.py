@@ -58,6 +58,18 @@ def test_no_address_title_or_storage_of_the_browser_tells_the_person(journey: Jo
                 if tells_a_person(text)]  # fmt: skip
 
 
+def test_leaving_the_viewer_forgets_the_attributes_of_its_pictures(journey: Journey) -> None:
+    study = study_of("asa-03")
+    for _ in range(2):
+        journey.search("provberg")
+        journey.page.get_by_test_id("patient-row").click()
+        journey.page.get_by_role("link", name=study.description).click()
+        journey.sees_picture()
+        journey.page.get_by_role("link", name="Till patientens undersökningar").click()
+    # The library says so when it is given attributes that it holds already.
+    assert not [text for text in journey.warnings if "already has a value" in text]
+
+
 def test_nobody_found_says_so_and_what_to_try(journey: Journey) -> None:
     journey.search("Finnsinte")
     expect(journey.page.get_by_text("Ingen patient passar sökningen.")).to_be_visible()

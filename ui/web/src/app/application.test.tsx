@@ -63,10 +63,13 @@ const asked = vi.fn((input: RequestInfo | URL, _?: RequestInit) => {
   return Promise.resolve(
     body
       ? Response.json(body)
-      : Response.json({ title: 'Not found', status: 404, detail: 'There is no such patient' }, {
-          status: 404,
-          headers: { 'content-type': 'application/problem+json' },
-        }),
+      : Response.json(
+          { title: 'Not found', status: 404, detail: 'There is no such patient' },
+          {
+            status: 404,
+            headers: { 'content-type': 'application/problem+json' },
+          },
+        ),
   );
 });
 
@@ -142,7 +145,10 @@ test('a patient who is not there is said to be missing, with what the server sai
 test('the received examinations sort in Swedish order, and the address remembers the sorting', async () => {
   const memory = open('/samverkan');
   const table = await screen.findByRole('table');
-  const names = () => within(table).getAllByTestId('study-row').map((row) => row.textContent);
+  const names = () =>
+    within(table)
+      .getAllByTestId('study-row')
+      .map((row) => row.textContent);
   expect(names()).toEqual(['Åsa Andersson', 'Karl Öberg']);
   await userEvent.click(within(table).getByRole('button', { name: 'Namn, sortera' }));
   await userEvent.click(within(table).getByRole('button', { name: 'Namn, sortera' }));

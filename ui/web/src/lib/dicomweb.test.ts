@@ -28,7 +28,7 @@ test('numbers come from numbers and from number strings, anything else is no num
 });
 
 test('a person name is read from its alphabetic group', () => {
-  expect(textOf({ '00100010': { vr: 'PN', Value: [{ Alphabetic: 'Öberg^Karl' }] } }, '00100010')).toBe(
-    'Öberg^Karl',
-  );
+  expect(
+    textOf({ '00100010': { vr: 'PN', Value: [{ Alphabetic: 'Öberg^Karl' }] } }, '00100010'),
+  ).toBe('Öberg^Karl');
 });

@@ -41,6 +41,14 @@ function reasonOf(error: unknown): string {
   return String(error);
 }
 
+/** Whether the decoded picture holds as many values as its rows, columns and colours ask for. */
+function isWhole(image: Types.IImage): boolean {
+  const held = image.voxelManager?.getScalarDataLength();
+  if (held === undefined) return true;
+  const samples = held / (image.rows * image.columns);
+  return image.color ? samples === 3 || samples === 4 : samples === 1;
+}
+
 export type StudyLoader = ReturnType<typeof createStudyLoader>;
 
 /** A loader for the series of one study; `close` stops it. */
@@ -94,9 +102,7 @@ export function createStudyLoader(aeTitle: string, study: string) {
     const image = (event as CustomEvent).detail?.image as Types.IImage | undefined;
     const entry = image && entryOf(image.imageId);
     if (!image || !entry) return;
-    const points = image.rows * image.columns;
-    const held = image.voxelManager?.getScalarDataLength();
-    if (held !== undefined && held % points !== 0) {
+    if (!isWhole(image)) {
       fail(image.imageId, 'size');
       return;
     }

@@ -65,6 +65,8 @@ export function createStackView(
   let frames: Frame[] = [];
   let painted: number | null = null;
   let rendered = false;
+  /** The zoom at which the whole picture fits: 1, but not where the processor draws. */
+  let wholeZoom = 1;
   let source: WindowSource | null = null;
   let wanted = 0;
   let walking = false;
@@ -118,7 +120,7 @@ export function createStackView(
       failure: painted === wanted ? null : (failure ?? null),
       window: properties?.voiRange ? windowOf(properties.voiRange) : null,
       source,
-      zoom: image ? viewport.getZoom() : 1,
+      zoom: image ? viewport.getZoom() / wholeZoom : 1,
       pixelsPerMm: pixelsPerMm(),
       marks: marksOnScreen(),
       inverted: Boolean(properties?.invert),
@@ -252,6 +254,7 @@ export function createStackView(
       if (closed || mine !== generation) return;
       if (viewport.getCornerstoneImage()?.imageId === imageId) {
         viewport.resetCamera();
+        wholeZoom = viewport.getZoom() || 1;
         viewport.render();
         whenShown();
       } else changed();
@@ -338,10 +341,10 @@ export function createStackView(
     /** The picture as it came: whole, upright, with its own window. */
     reset(): void {
       if (painted === null) return;
-      viewport.setCamera({ flipHorizontal: false, flipVertical: false });
       viewport.setViewPresentation({ rotation: 0 });
       viewport.resetProperties();
       viewport.resetCamera();
+      viewport.setCamera({ flipHorizontal: false, flipVertical: false });
       if (source) viewport.setProperties({ voiRange: rangeOf(source.initial) });
       viewport.render();
       changed();

@@ -1,0 +1,87 @@
+"""Addresses: where this machine's roles listen, and what keeps them from it."""
+
+import errno
+import ipaddress
+import socket
+from dataclasses import dataclass
+
+from bfr_core.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What one role listens on."""
+
+    role: str
+    door: str  # "http" or "dimse", as its settings begin
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def addresses(settings: Settings) -> list[Address]:
+    """Return the addresses of the roles that `bfr up` runs."""
+    every = (
+        Address("web", "http", settings.http_host, settings.http_port),
+        Address("dimse", "dimse", settings.dimse_host, settings.dimse_port),
+    )
+    return [one for one in every if one.role in settings.roles]
+
+
+def http_root(settings: Settings) -> str:
+    """Return the URL of the web role without a path."""
+    return f"http://{Address('web', 'BFR_HTTP', settings.http_host, settings.http_port)}"
+
+
+def open_to_strangers(address: Address) -> str | None:
+    """Return why the role may not listen there; None when it may.
+
+    Without a login everybody who reaches the web role would see everything.
+    """
+    if address.role != "web" or _is_loopback(address.host):
+        return None
+    return (
+        f"BFR_{address.door.upper()}_HOST={address.host}: without a login the web role listens on a"
+        " loopback address only"
+    )
+
+
+def taken(address: Address) -> str | None:
+    """Return what keeps a program of this user from listening there, and what to do; None: nothing.
+
+    A port 0 stands for any free one.
+    """
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        with socket.create_server((address.host, address.port), family=family):
+            return None
+    except OSError as error:
+        return f"{address} {_reason(address, error)}"
+
+
+def free_port(address: Address) -> int:
+    """Return a port of the host that nobody listens on. Raises OSError."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.create_server((address.host, 0), family=family) as server:
+        return int(server.getsockname()[1])
+
+
+def _reason(address: Address, error: OSError) -> str:
+    setting = f"BFR_{address.door.upper()}"
+    if error.errno == errno.EADDRINUSE:
+        return f"is taken by another program: stop it or set {setting}_PORT to another port"
+    if error.errno == errno.EACCES:
+        return f"is not for this user: set {setting}_PORT to a port from 1024 on"
+    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        return f"is no address of this machine: set {setting}_HOST to one"
+    return f"cannot be used: {error.strerror}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
