@@ -204,18 +204,24 @@ class Pack:
         if self._closed and self.size_bytes <= PACK_HEADER_BYTES:
             self.path.unlink(missing_ok=True)
 
+    @property
+    def is_synced(self) -> bool:
+        """True when everything written survives a power cut."""
+        return not self._dirty
+
     def sync(self) -> None:
         """Make what was written survive a power cut. Raises Unavailable when the disk fails."""
         if not self._dirty:
             return
+        self._dirty = False  # before, so that a write meanwhile is not taken for synced
         try:
             os.fdatasync(self._fd)
             if self._is_new:
                 sync_directory(self.path.parent)
         except OSError as error:
+            self._dirty = True
             raise disk_error(error) from error
         self._is_new = False
-        self._dirty = False
 
     def close(self) -> None:
         """Close the file, synced; a pack without an instance is removed."""

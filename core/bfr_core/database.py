@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import as_file, files
-from typing import Any, TypeVar
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
 import yoyo
@@ -48,9 +48,12 @@ FROM generate_series(0, 2) AS ahead
 """
 HAS_JOB_TABLES = "SELECT to_regclass('procrastinate_jobs') IS NOT NULL"
 HAS_MIGRATIONS = "SELECT to_regclass('_yoyo_migration') IS NOT NULL"
-# One number for all processes that migrate one database. The lock goes with its connection, so a
-# process that was killed leaves none behind, as yoyo's own would be.
+MAY_CREATE = "SELECT has_schema_privilege('public', 'CREATE')"
+# One number for all processes that migrate one database. The lock goes with its connection; yoyo's
+# own, a row, would stay when its process is killed, so what is found of it under ours is stale.
 LOCK_MIGRATIONS = "SELECT pg_advisory_lock(424652)"
+HAS_STALE_LOCK = "SELECT to_regclass('yoyo_lock') IS NOT NULL"
+DROP_STALE_LOCK = "DELETE FROM yoyo_lock"
 
 
 class Transaction:
@@ -148,7 +151,14 @@ def migrate(owner_url: str) -> list[str]:
     """
     try:
         with psycopg.connect(owner_url, autocommit=True) as connection:
+            if not _tells(connection, MAY_CREATE):
+                raise Denied(
+                    "the database does not let this user change its tables: give the URL of their"
+                    " owner as BFR_DATABASE_OWNER_URL"
+                )
             connection.execute(LOCK_MIGRATIONS)
+            if _tells(connection, HAS_STALE_LOCK):
+                connection.execute(DROP_STALE_LOCK)
             with (
                 as_file(files("bfr_core") / "migrations") as directory,
                 yoyo.get_backend(_backend_url(owner_url)) as backend,
@@ -161,11 +171,6 @@ def migrate(owner_url: str) -> list[str]:
             connection.execute(CREATE_AUDIT_PARTITIONS)
     except psycopg.OperationalError as error:
         raise _unavailable(error) from error
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise Denied(
-            "the database does not let this user change its tables: give the URL of their owner"
-            " as BFR_DATABASE_OWNER_URL"
-        ) from error
     return names
 
 
@@ -180,13 +185,16 @@ def pending_migrations(owner_url: str) -> list[str]:
             psycopg.connect(owner_url, autocommit=True) as connection,
         ):
             migrations = yoyo.read_migrations(str(directory))
-            row = connection.execute(HAS_MIGRATIONS).fetchone()
-            if row == (False,):
+            if not _tells(connection, HAS_MIGRATIONS):
                 return [migration.id for migration in migrations]
             with yoyo.get_backend(_backend_url(owner_url)) as backend:
                 return [migration.id for migration in backend.to_apply(migrations)]
     except psycopg.OperationalError as error:
         raise _unavailable(error) from error
+
+
+def _tells(connection: psycopg.Connection[Any], question: LiteralString) -> bool:
+    return connection.execute(question).fetchone() == (True,)
 
 
 def _unavailable(error: psycopg.OperationalError) -> Unavailable:

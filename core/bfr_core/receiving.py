@@ -47,6 +47,13 @@ class Received:
     frames: Frames | None
     header: bytes  # DICOM JSON without pixel data, zstd
 
+    def sync(self) -> None:
+        """Make the bytes survive a power cut; the commit does so for those that are not synced.
+
+        Raises Unavailable when the disk fails.
+        """
+        self.pack.sync()
+
     @property
     def sop_class_uid(self) -> str:
         """The object's SOP class."""

@@ -196,10 +196,13 @@ async def test_a_record_goes_into_the_partition_of_its_month(store: Store) -> No
 
 
 async def test_an_error_rolls_the_whole_transaction_back(store: Store) -> None:
-    with pytest.raises(RuntimeError):
+    async def fail_after_a_record() -> None:
         async with store.database.transaction() as tx:
             await audit.record(tx, operator("tester"), audit.AuditRecord("administer", "bfr"))
             raise RuntimeError("something else failed")
+
+    with pytest.raises(RuntimeError):
+        await fail_after_a_record()
     async with store.database.transaction() as tx:
         assert await tx.value("SELECT count(*) FROM audit_record") == 0
 
@@ -236,7 +239,7 @@ async def test_the_victim_of_a_deadlock_may_run_again_at_once(store: Store) -> N
 async def test_a_connection_that_breaks_off_is_unavailable_and_the_next_one_works(
     store: Store, database_name: str, cluster: Cluster
 ) -> None:
-    with pytest.raises(Unavailable):
+    async def lose_it() -> None:
         async with store.database.transaction() as tx:
             pid = await tx.value("SELECT pg_backend_pid()")
             async with await psycopg.AsyncConnection.connect(
@@ -244,6 +247,9 @@ async def test_a_connection_that_breaks_off_is_unavailable_and_the_next_one_work
             ) as other:
                 await other.execute("SELECT pg_terminate_backend(%s)", [pid])
             await tx.value("SELECT 1")
+
+    with pytest.raises(Unavailable):
+        await lose_it()
     async with store.database.transaction() as tx:
         assert await tx.value("SELECT 1") == 1
 

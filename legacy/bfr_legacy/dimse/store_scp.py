@@ -35,10 +35,14 @@ log = logging.getLogger("bfr.dimse")
 def storage(store: Store, bridge: Bridge) -> Service:
     """Return the Storage service of the archive."""
 
+    def commit(received: Received) -> Outcome:
+        received.sync()  # here, in the association's own thread, while others commit
+        return bridge.run(store.commit([received]), COMMIT_TIMEOUT_S)[0]
+
     def stay(peer: Peer) -> StorageStay:
         return StorageStay(
             open_reception=lambda: Reception(store, peer.access, peer.archive, DOOR),
-            commit=lambda received: bridge.run(store.commit([received]), COMMIT_TIMEOUT_S)[0],
+            commit=commit,
         )
 
     return Service(name=DOOR, answers_for=is_storage, stay=stay)

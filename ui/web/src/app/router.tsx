@@ -10,9 +10,14 @@ import { NotFoundPage, RouteError } from './not-found';
 
 const loadViewer = () => import('../features/viewer/viewer-page');
 
-/** Starts fetching and parsing the viewer while the timeline is read, so that a click finds it ready. */
+/** Fetches, parses and starts the viewer while the timeline is read, so that a click finds it ready. */
 function warmViewer(): void {
-  const warm = () => void loadViewer();
+  // A failure shows itself where the viewer is opened.
+  const warm = () =>
+    void loadViewer().then(
+      ({ startCornerstone }) => startCornerstone().catch(() => undefined),
+      () => undefined,
+    );
   if ('requestIdleCallback' in window) window.requestIdleCallback(warm, { timeout: 2000 });
   else setTimeout(warm, 500);
 }

@@ -81,7 +81,8 @@ export interface ArchiveEvent {
 
 export interface Status {
   version: string;
-  roles: { role: string; ready: boolean; beat_at: string }[];
+  /** `detail` says what is wrong when a part is not ready. */
+  roles: { role: string; ready: boolean; beat_at: string; detail?: string }[];
   archives: {
     ae_title: string;
     name: string;

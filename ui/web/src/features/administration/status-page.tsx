@@ -144,12 +144,13 @@ function Roles({ status }: { status: Status }) {
   return (
     <Panel id="roles" heading={t('administration.roles')}>
       <ul className={classes.roles}>
-        {status.roles.map(({ role, ready, beat_at }) => (
+        {status.roles.map(({ role, ready, beat_at, detail }) => (
           <li key={role}>
             <span className={classes.role}>
               {ROLE_NAMES[role] ? t(ROLE_NAMES[role]) : role}
               <span className={classes.beat} title={dateTime(beat_at)}>
                 {t('administration.beat', { time: timeOfDay(beat_at) })}
+                {detail && ` · ${detail}`}
               </span>
             </span>
             <span className={classes.ready} data-ready={ready}>

@@ -18,6 +18,8 @@ import { Toolbar } from './toolbar';
 import classes from './viewer-page.module.css';
 import { type PaneControl, ViewportPane } from './viewport-pane';
 
+export { startCornerstone };
+
 const route = getRouteApi('/viewer/$aeTitle/$studyInstanceUid');
 
 export function ViewerPage() {
