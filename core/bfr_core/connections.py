@@ -108,6 +108,8 @@ async def add_archive(
     """
     _require_administer(access)
     connection = await find_connection(tx, connection_name)
+    if "/" in ae_title:
+        raise Invalid(f"{ae_title!r}: an archive's AE title is part of URLs and holds no slash")
     archive = await _insert(
         tx,
         Archive,

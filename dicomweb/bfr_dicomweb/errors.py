@@ -10,6 +10,7 @@ from bfr_core.errors import ArchiveError, Conflict, Denied, Invalid, NotFound, U
 from bfr_core.receiving import MismatchedObject
 from bfr_core.registration import DuplicateUid
 from bfr_dicomweb.media_types import NotAcceptable
+from bfr_dicomweb.multipart import ContentTooLarge
 
 
 class UnsupportedMediaType(Invalid):
@@ -19,6 +20,7 @@ class UnsupportedMediaType(Invalid):
 # Status code and title; the first class that fits is taken.
 STATUS: Mapping[type[ArchiveError], tuple[int, str]] = {
     NotAcceptable: (406, "Not Acceptable"),
+    ContentTooLarge: (413, "Content Too Large"),
     UnsupportedMediaType: (415, "Unsupported Media Type"),
     Invalid: (400, "Bad Request"),
     Denied: (403, "Forbidden"),

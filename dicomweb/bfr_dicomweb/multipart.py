@@ -17,6 +17,10 @@ from bfr_dicomweb.media_types import MULTIPART_RELATED, parse_media_type
 _BOUNDARY_MAX_CHARACTERS: Final = 200  # RFC 2046 says 70; longer ones are in use
 
 
+class ContentTooLarge(Invalid):
+    """The body is larger than is taken: 413 (RFC 9110 §15.5.14)."""
+
+
 @dataclass(frozen=True, slots=True)
 class PartLimits:
     """How much of a multipart body is read before it is refused."""
@@ -88,7 +92,7 @@ class PartReader:
         """
         self._total_bytes += len(data)
         if self._total_bytes > self._limits.total_max_bytes:
-            raise Invalid(
+            raise ContentTooLarge(
                 f"The body goes beyond {self._limits.total_max_bytes} bytes in {self._place()}."
             )
         if self._preamble is not None:

@@ -107,28 +107,28 @@ async def test_a_database_without_tables_says_what_to_do(
                 await tx.value("SELECT count(*) FROM study")
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "DROP TABLE instance",
-        "CREATE TABLE mine (one int)",
-        "CREATE SCHEMA mine",
-        "ALTER TABLE study ADD COLUMN mine int",
-        "TRUNCATE event",
-        "DELETE FROM _yoyo_migration",
-        "UPDATE audit_record SET caller = 'x'",
-        "DELETE FROM audit_record",
-        "TRUNCATE audit_record",
-        "DROP TABLE audit_record_default",
-        "ALTER TABLE audit_record DETACH PARTITION audit_record_default",
-        "CREATE OR REPLACE FUNCTION create_audit_partition(day date) RETURNS void"
-        " LANGUAGE sql AS 'SELECT 1'",
-    ],
+FORBIDDEN = (
+    "DROP TABLE instance",
+    "CREATE TABLE mine (one int)",
+    "CREATE SCHEMA mine",
+    "ALTER TABLE study ADD COLUMN mine int",
+    "TRUNCATE event",
+    "DELETE FROM _yoyo_migration",
+    "UPDATE audit_record SET caller = 'x'",
+    "DELETE FROM audit_record",
+    "TRUNCATE audit_record",
+    "DROP TABLE audit_record_default",
+    "ALTER TABLE audit_record DETACH PARTITION audit_record_default",
+    "CREATE OR REPLACE FUNCTION create_audit_partition(day date) RETURNS void"
+    " LANGUAGE sql AS 'SELECT 1'",
 )
-async def test_the_application_owns_nothing(store: Store, statement: str) -> None:
-    with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        async with store.database.transaction() as tx:
-            await tx.run(statement)
+
+
+async def test_the_application_owns_nothing(store: Store) -> None:
+    for statement in FORBIDDEN:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            async with store.database.transaction() as tx:
+                await tx.run(statement)
 
 
 async def audit_tables(store: Store) -> list[str]:
@@ -173,18 +173,18 @@ async def test_the_application_makes_the_partitions_of_the_coming_months(
     assert await audit_tables(store) == sorted(["audit_record", "audit_record_default", *months])
 
 
-@pytest.mark.parametrize("day", ["2027-01-29", "2027-01-31", "2028-01-31", "2027-12-31"])
-async def test_no_month_is_left_out(store: Store, day: str) -> None:
+async def test_no_month_is_left_out(store: Store) -> None:
     """From the 29th of January on, 31 days later is March."""
-    statement = CREATE_AUDIT_PARTITIONS.replace("now()", f"timestamptz '{day} 12:00 UTC'")
-    async with store.database.transaction() as tx:
-        await tx.run(statement)
-    year, month = int(day[:4]), int(day[5:7])
-    wanted = {
-        f"audit_record_{year + (month + ahead - 1) // 12}_{(month + ahead - 1) % 12 + 1:02d}"
-        for ahead in range(3)
-    }
-    assert wanted <= {*await audit_tables(store)}
+    for day in ("2027-01-29", "2028-01-31", "2029-12-31"):
+        statement = CREATE_AUDIT_PARTITIONS.replace("now()", f"timestamptz '{day} 12:00 UTC'")
+        async with store.database.transaction() as tx:
+            await tx.run(statement)
+        year, month = int(day[:4]), int(day[5:7])
+        wanted = {
+            f"audit_record_{year + (month + ahead - 1) // 12}_{(month + ahead - 1) % 12 + 1:02d}"
+            for ahead in range(3)
+        }
+        assert wanted <= {*await audit_tables(store)}
 
 
 async def test_a_record_goes_into_the_partition_of_its_month(store: Store) -> None:

@@ -12,6 +12,7 @@ from bfr_core.receiving import MismatchedObject
 from bfr_core.registration import DuplicateUid
 from bfr_dicomweb.errors import UnsupportedMediaType, failure_reason_of, status_of
 from bfr_dicomweb.media_types import NotAcceptable
+from bfr_dicomweb.multipart import ContentTooLarge
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -32,6 +33,7 @@ def kinds(kind: type[ArchiveError] = ArchiveError) -> Iterator[type[ArchiveError
         (NotAcceptable, 406),
         (Conflict, 409),
         (DuplicateUid, 409),
+        (ContentTooLarge, 413),
         (UnsupportedMediaType, 415),
         (Unavailable, 503),
     ],

@@ -27,9 +27,9 @@ def retrieve_study(root: str, study_instance_uid: str) -> dict[str, bytes]:
 
 
 def sop_instance_uid_of(part10: bytes) -> str:
-    """Return what the File Meta Information calls the object."""
-    meta = pydicom.filereader.read_file_meta_info(io.BytesIO(part10))
-    return str(meta.MediaStorageSOPInstanceUID)
+    """Return what the data set of a Part 10 file calls itself."""
+    dataset = pydicom.dcmread(io.BytesIO(part10), specific_tags=["SOPInstanceUID"])
+    return str(dataset.SOPInstanceUID)
 
 
 def dataset_of(part10: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """dcmtk, curl and the `bfr` command against a whole system, as a newcomer uses them."""
 
+import io
 import json
 import os
 import re
@@ -40,12 +41,13 @@ SENT_BY_DCMTK = [
 ]  # fmt: skip
 
 
-def dcmtk(system: System, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a tool of dcmtk against the system."""
+def dcmtk(
+    system: System, program: str, *options: str, folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a tool of dcmtk against the system and return what it says."""
+    files = [] if folder is None else [str(folder)]
     return subprocess.run(
-        [need(program), "-v", *arguments[:-1], "127.0.0.1", str(system.dimse_port), *arguments[-1:]]
-        if program != "echoscu"
-        else [need(program), "-v", *arguments, "127.0.0.1", str(system.dimse_port)],
+        [need(program), "-v", *options, "127.0.0.1", str(system.dimse_port), *files],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -56,12 +58,12 @@ def dcmtk(system: System, program: str, *arguments: str) -> subprocess.Completed
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with one small series, in a folder of its own."""
-    folder = tmp_path / "YOUR_FOLDER" / "series"
-    folder.mkdir(parents=True)
-    for dataset in ct_series(3):
-        (folder / f"{dataset.InstanceNumber}.dcm").write_bytes(part10_bytes(dataset))
-    return folder.parent
+    """A folder with one small series, a part of it in a folder of its own."""
+    folder = tmp_path / "YOUR_FOLDER"
+    (folder / "more").mkdir(parents=True)
+    for name, dataset in zip(("1.dcm", "more/2.dcm", "more/3.dcm"), ct_series(3), strict=True):
+        (folder / name).write_bytes(part10_bytes(dataset))
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +97,7 @@ def test_an_association_is_refused_in_the_words_of_the_standard(
 
 
 def test_a_folder_sent_with_storescu_comes_out(system: System, folder: Path) -> None:
-    answer = dcmtk(system, "storescu", "-aec", ARCHIVE_AE_TITLE, "+sd", "+r", str(folder))
+    answer = dcmtk(system, "storescu", "-aec", ARCHIVE_AE_TITLE, "+sd", "+r", folder=folder)
     assert answer.returncode == 0, answer.stdout
     sent = {sop_instance_uid_of(path.read_bytes()): path for path in files_below(folder)}
     assert answer.stdout.count("Received Store Response (Success)") == len(sent) == 3
@@ -115,7 +117,7 @@ def test_dcmsend_stores_every_transfer_syntax_that_it_knows(
         data = part10_bytes(ct_instance(transfer_syntax_uid=uid))
         sent[sop_instance_uid_of(data)] = data
         (tmp_path / f"{uid}.dcm").write_bytes(data)
-    answer = dcmtk(system, "dcmsend", "-dn", "-aec", "PEERS", "+sd", str(tmp_path))
+    answer = dcmtk(system, "dcmsend", "-dn", "-aec", "PEERS", "+sd", folder=tmp_path)
     assert answer.returncode == 0, answer.stdout
     for study_instance_uid in studies_of(list(tmp_path.iterdir())):
         for uid, data in retrieve_study(archive_url(system, "PEERS"), study_instance_uid).items():
@@ -128,7 +130,7 @@ def test_dcmsend_stores_every_transfer_syntax_that_it_knows(
 
 def parsed(data: bytes) -> pydicom.FileDataset:
     """Return the data set of a Part 10 file, whole."""
-    return pydicom.dcmread(pydicom.filebase.DicomBytesIO(data))
+    return pydicom.dcmread(io.BytesIO(data))
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.key)
@@ -202,8 +204,8 @@ def test_an_unknown_archive_or_study_is_told_in_one_sentence(
     ):
         result = system.run(*arguments)
         assert result.returncode == 1
-        assert result.stderr.startswith("bfr: ")
         assert result.stderr.count("\n") == 1
+        assert "Traceback" not in result.stderr
 
 
 def test_doctor_finds_nothing_wrong(system: System) -> None:

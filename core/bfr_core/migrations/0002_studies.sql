@@ -16,6 +16,8 @@ CREATE TABLE patient (
 CREATE UNIQUE INDEX patient_identity ON patient (archive_id, patient_identifier, issuer)
     WHERE patient_identifier <> '';
 CREATE INDEX patient_identifier ON patient (patient_identifier);
+CREATE INDEX patient_identifier_prefix
+    ON patient ((replace(patient_identifier, '-', '') COLLATE "C"));
 CREATE INDEX patient_name_prefix ON patient (name_normalised);
 CREATE INDEX patient_name_infix ON patient USING gin (name_normalised gin_trgm_ops);
 CREATE INDEX patient_birth_date ON patient (birth_date);
