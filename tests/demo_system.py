@@ -14,9 +14,7 @@ GREETING_TIMEOUT_S = 240.0
 _SYSTEM = pytest.StashKey[System]()
 
 
-def shared_demo_system(
-    config: pytest.Config, tmp_path_factory: pytest.TempPathFactory
-) -> System:
+def shared_demo_system(config: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> System:
     """Return the system of this test run, started when the first test asks for it."""
     if _SYSTEM not in config.stash:
         system = System(tmp_path_factory.mktemp("demo"))

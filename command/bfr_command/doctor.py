@@ -147,21 +147,32 @@ def _roles(states: Sequence[roles.RoleState]) -> list[Finding]:
 
 
 async def _ports(settings: Settings) -> list[Finding]:
-    every = addresses(settings)
-    findings = [
-        Finding("fault", "ports", problem) for one in every if (problem := open_to_strangers(one))
-    ]
-    answers = await asyncio.to_thread(_answers, f"{http_root(settings)}/readyz", settings.roles)
-    for address in every:
-        if answers and address.role == "web":
-            findings.append(Finding("ok", "ports", f"BFR answers at {http_root(settings)}"))
-            continue
-        problem = await asyncio.to_thread(taken, address)
-        if problem is None:
-            findings.append(Finding("ok", "ports", f"{address} is free for {address.role}"))
-        elif not answers:
+    root = http_root(settings)
+    answers = await asyncio.to_thread(_answers, f"{root}/readyz", settings.roles)
+    serving = {"web"} if answers else set()
+    serving |= {"dimse"} & await _serving(settings)
+    findings = []
+    for address in addresses(settings):
+        if problem := open_to_strangers(address):
             findings.append(Finding("fault", "ports", problem))
+        elif address.role in serving:
+            findings.append(Finding("ok", "ports", f"{address.role} answers at {address}"))
+        elif problem := await asyncio.to_thread(taken, address):
+            findings.append(Finding("fault", "ports", problem))
+        else:
+            findings.append(Finding("ok", "ports", f"{address} is free for {address.role}"))
     return findings
+
+
+async def _serving(settings: Settings) -> set[str]:
+    try:
+        if not settings.database_url and not running(cluster_of(settings)):
+            return set()
+        async with open_store(settings) as store, store.database.transaction() as tx:
+            states = await roles.role_states(tx, settings.roles)
+    except ArchiveError:  # which is a finding of the database
+        return set()
+    return {state.role for state in states if state.ready}
 
 
 async def _pages(settings: Settings) -> list[Finding]:

@@ -1,14 +1,14 @@
 """The `bfr` command: its subcommands and their arguments."""
 
 import argparse
-import asyncio
 import logging
 import sys
 from collections.abc import Callable, Coroutine
+from importlib import import_module
 from pathlib import Path
 
-from bfr_command import doctor, exporting, importing, registering, serving, up
-from bfr_command.database_session import migrate_database
+import uvloop
+
 from bfr_core.errors import ArchiveError
 from bfr_core.settings import Settings
 
@@ -27,8 +27,7 @@ def main() -> None:
         )
         for chatty in ("procrastinate", "pydicom", "pynetdicom", "uvicorn", "yoyo"):
             logging.getLogger(chatty).setLevel(logging.ERROR)
-        command: Command = arguments.command
-        status = asyncio.run(command(settings, arguments))
+        status = uvloop.run(command_of(arguments)(settings, arguments))
     except ArchiveError as error:
         print(f"bfr: {error.message}", file=sys.stderr)
         status = 1
@@ -39,6 +38,13 @@ def main() -> None:
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)
+
+
+def command_of(arguments: argparse.Namespace) -> Command:
+    """Return the subcommand's function; only its own modules are loaded, for a quick start."""
+    module, _, name = arguments.command.partition(".")
+    command: Command = getattr(import_module(f"bfr_command.{module}"), name)
+    return command
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,30 +60,30 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--demo", action="store_true", help="make a demo connection and load demo studies"
     )
-    command.set_defaults(command=up.up)
+    command.set_defaults(command="up.up")
 
     command = commands.add_parser("serve", help="run one role, as in Kubernetes")
-    command.add_argument("role", choices=sorted(serving.ROLES))
-    command.set_defaults(command=serving.serve)
+    command.add_argument("role", choices=("dimse", "web", "worker"))
+    command.set_defaults(command="serving.serve")
 
     command = commands.add_parser("migrate", help="bring the database to this version")
-    command.set_defaults(command=migrate_database)
+    command.set_defaults(command="database_session.migrate_database")
 
     command = commands.add_parser("import", help="store DICOM files and folders of them")
     command.add_argument("--archive", required=True, metavar="AE", help="AE title to store in")
     command.add_argument("paths", nargs="+", type=Path, metavar="PATH")
-    command.set_defaults(command=importing.import_paths)
+    command.set_defaults(command="importing.import_paths")
 
     command = commands.add_parser("export", help="write stored studies as DICOM files")
     command.add_argument("--archive", metavar="AE", help="AE title; all archives when left out")
     command.add_argument("--to", required=True, type=Path, metavar="FOLDER")
     command.add_argument("studies", nargs="+", metavar="STUDY_INSTANCE_UID")
-    command.set_defaults(command=exporting.export_studies)
+    command.set_defaults(command="exporting.export_studies")
 
     _registering(commands)
 
     command = commands.add_parser("doctor", help="check everything and say what to do")
-    command.set_defaults(command=doctor.examine)
+    command.set_defaults(command="doctor.examine")
     return top
 
 
@@ -88,8 +94,8 @@ def _registering(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     verb.add_argument("name")
     verb.add_argument("--environment", choices=("test", "production"), default="test")
     verb.add_argument("--system-hsa-id", default="")
-    verb.set_defaults(command=registering.add_connection)
-    verbs.add_parser("list").set_defaults(command=registering.list_connections)
+    verb.set_defaults(command="registering.add_connection")
+    verbs.add_parser("list").set_defaults(command="registering.list_connections")
 
     noun = commands.add_parser("archive", help="archives of connections: add, list")
     verbs = noun.add_subparsers(required=True, metavar="VERB")
@@ -97,8 +103,8 @@ def _registering(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     verb.add_argument("ae_title")
     verb.add_argument("--connection", required=True)
     verb.add_argument("--name", default="")
-    verb.set_defaults(command=registering.add_archive)
-    verbs.add_parser("list").set_defaults(command=registering.list_archives)
+    verb.set_defaults(command="registering.add_archive")
+    verbs.add_parser("list").set_defaults(command="registering.list_archives")
 
     noun = commands.add_parser("node", help="DICOM nodes of connections: add, list")
     verbs = noun.add_subparsers(required=True, metavar="VERB")
@@ -107,8 +113,8 @@ def _registering(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     verb.add_argument("--connection", required=True)
     verb.add_argument("--host", required=True)
     verb.add_argument("--port", required=True, type=int)
-    verb.set_defaults(command=registering.add_node)
-    verbs.add_parser("list").set_defaults(command=registering.list_nodes)
+    verb.set_defaults(command="registering.add_node")
+    verbs.add_parser("list").set_defaults(command="registering.list_nodes")
 
 
 if __name__ == "__main__":

@@ -4,14 +4,15 @@ import argparse
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Mapping
+from importlib import import_module
 
-from bfr_command.web import serve_web
 from bfr_core import roles
 from bfr_core.errors import Unavailable
 from bfr_core.jobs import run_worker
 from bfr_core.settings import Settings
 from bfr_core.store import Store, open_store
-from bfr_legacy.dimse.server import serve_dimse
+
+Role = Callable[[Store, asyncio.Event], Awaitable[None]]
 
 
 async def serve_worker(store: Store, stop: asyncio.Event) -> None:
@@ -28,11 +29,19 @@ async def serve_worker(store: Store, stop: asyncio.Event) -> None:
         await beating
 
 
-ROLES: Mapping[str, Callable[[Store, asyncio.Event], Awaitable[None]]] = {
-    "dimse": serve_dimse,
-    "web": serve_web,
-    "worker": serve_worker,
+# Where each role's function is; a process loads its own role alone, for a quick start.
+ROLES: Mapping[str, str] = {
+    "dimse": "bfr_legacy.dimse.server.serve_dimse",
+    "web": "bfr_command.web.serve_web",
+    "worker": "bfr_command.serving.serve_worker",
 }
+
+
+def role_of(name: str) -> Role:
+    """Return the function that serves the role until its event is set."""
+    module, _, function = ROLES[name].rpartition(".")
+    role: Role = getattr(import_module(module), function)
+    return role
 
 
 async def serve(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -46,7 +55,7 @@ async def serve(settings: Settings, arguments: argparse.Namespace) -> int:
         loop.add_signal_handler(number, stop.set)
     async with open_store(settings) as store:
         try:
-            await ROLES[arguments.role](store, stop)
+            await role_of(arguments.role)(store, stop)
         except OSError as error:
             raise Unavailable(f"the role cannot serve: {error.strerror or error}") from error
     return 0

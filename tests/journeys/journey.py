@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Literal
 from urllib.parse import unquote
 
 from playwright.sync_api import ConsoleMessage, Locator, Page, Request, Response, expect
@@ -14,6 +14,8 @@ from bfr_command.demo.history import Series, Study
 from bfr_command.demo.identities import PATIENTS
 from bfr_command.demo.labels import series_uid, study_uid
 from bfr_command.demonstration import ARCHIVE_AE_TITLE
+
+Button = Literal["left", "middle", "right"]
 
 PATIENCE_S = 20.0
 CANVAS = '[data-testid="viewport"] canvas.cornerstone-canvas'
@@ -98,7 +100,9 @@ class Journey:
         assert value is not None, f"{name} is not told"
         return float(value)
 
-    def drag(self, start: tuple[float, float], by: tuple[float, float], button: Any = "left") -> None:
+    def drag(
+        self, start: tuple[float, float], by: tuple[float, float], button: Button = "left"
+    ) -> None:
         """Drag over the first picture area; `start` in shares of it, `by` in pixels."""
         box = self.viewport.bounding_box()
         assert box is not None

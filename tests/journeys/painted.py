@@ -58,7 +58,8 @@ def blocks(picture: Picture) -> Values:
     columns = np.linspace(0, width, BLOCKS + 1).astype(int)
     summed = np.add.reduceat(picture.astype(np.float64), rows[:-1], axis=0)
     summed = np.add.reduceat(summed, columns[:-1], axis=1)
-    return summed / (np.diff(rows)[:, None] * np.diff(columns)[None, :])[:, :, None]
+    mean: Values = summed / (np.diff(rows)[:, None] * np.diff(columns)[None, :])[:, :, None]
+    return mean
 
 
 def alike(painted: Picture, image: Picture) -> float:
@@ -70,7 +71,8 @@ def stretched(image: Picture, rows: int, columns: int) -> Picture:
     """Return an image at another size, each pixel repeated or left out."""
     row = np.arange(rows) * image.shape[0] // rows
     column = np.arange(columns) * image.shape[1] // columns
-    return image[row][:, column]
+    result: Picture = image[row][:, column]
+    return result
 
 
 def hounsfield(path: Path) -> Values:

@@ -1,6 +1,7 @@
 """The CT of 200 slices: what is painted is what the files hold, wherever the reader goes."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -82,7 +83,9 @@ def test_the_first_image_is_painted_while_the_rest_of_the_series_is_still_under_
     assert len(metadata) == 1, "only the chosen series is read before its first image"
     assert str(series_uid(STUDY, CT)) in metadata[0]
     # Outwards from what is on screen.
-    near = {str(instance_uid(STUDY, CT, CT_SLICES - MIDDLE + step)) for step in (-3, -2, -1, 1, 2, 3)}
+    near = {
+        str(instance_uid(STUDY, CT, CT_SLICES - MIDDLE + step)) for step in (-3, -2, -1, 1, 2, 3)
+    }
     assert held
     assert all(any(uid in url for uid in near) for url in asked[1:4])
     holding = False
@@ -94,14 +97,11 @@ def test_the_first_image_is_painted_while_the_rest_of_the_series_is_still_under_
 def test_the_painted_slice_is_on_screen_under_its_text(stack: Journey, system: System) -> None:
     box = stack.viewport.bounding_box()
     assert box is not None
-    middle = {
-        "x": box["x"] + box["width"] / 2 - 150,
-        "y": box["y"] + box["height"] / 2 - 150,
-        "width": 300,
-        "height": 300,
-    }
-    screen = imagecodecs.png_decode(stack.page.screenshot(clip=middle))[:, :, :3]
-    top, left = round(middle["y"] - box["y"]), round(middle["x"] - box["x"])
+    left, top = round(box["width"] / 2) - 150, round(box["height"] / 2) - 150
+    shot = stack.page.screenshot(
+        clip={"x": box["x"] + left, "y": box["y"] + top, "width": 300, "height": 300}
+    )
+    screen = imagecodecs.png_decode(shot)[:, :, :3]
     canvas = stack.picture()[top : top + 300, left : left + 300]
     assert difference(np.asarray(screen, np.uint8), canvas) < SAME
     assert not is_uniform(canvas)
@@ -167,7 +167,7 @@ def test_preset_keys_set_the_window_that_is_painted(stack: Journey, system: Syst
         expect(stack.viewport).to_have_attribute("data-window-width", str(window[0]))
         expect(stack.viewport).to_have_attribute("data-window-center", str(window[1]))
         slice_ = expected(system, MIDDLE, window)
-        stack.sees(lambda picture, slice_=slice_: shows(picture, slice_))
+        stack.sees(partial(shows, slice_=slice_))
 
 
 def test_a_window_stays_from_slice_to_slice_and_is_chosen_by_name_too(

@@ -66,7 +66,7 @@ def choose(journey: Journey, study: Study, series: Series) -> None:
 
 
 def fault_of(journey: Journey, system: System, study: Study, series: Series) -> str:
-    """Return what is wrong with the picture on screen; nothing when it is as the server draws it."""
+    """Return how the picture on screen differs from the server's; empty when it does not."""
     painted = journey.sees(lambda picture: not is_uniform(picture))
     index = int(journey.attribute("data-image-index"))
     nearest = 255.0

@@ -28,8 +28,7 @@ def retrieve_study(root: str, study_instance_uid: str) -> dict[str, bytes]:
 
 def sop_instance_uid_of(part10: bytes) -> str:
     """Return what the data set of a Part 10 file calls itself."""
-    dataset = pydicom.dcmread(io.BytesIO(part10), specific_tags=["SOPInstanceUID"])
-    return str(dataset.SOPInstanceUID)
+    return _uid_in(io.BytesIO(part10), "SOPInstanceUID")
 
 
 def dataset_of(part10: bytes) -> bytes:
@@ -53,7 +52,13 @@ def studies_of(files: Sequence[Path]) -> dict[str, list[Path]]:
     """Return files by Study Instance UID, without those that name no study."""
     studies: dict[str, list[Path]] = {}
     for path in files:
-        dataset = pydicom.dcmread(path, specific_tags=["StudyInstanceUID"])
-        if dataset.get("StudyInstanceUID"):
-            studies.setdefault(str(dataset.StudyInstanceUID), []).append(path)
+        uid = _uid_in(path, "StudyInstanceUID")
+        if uid:
+            studies.setdefault(uid, []).append(path)
     return studies
+
+
+def _uid_in(file: Path | io.BytesIO, keyword: str) -> str:
+    """Return a UID as it stands in the file, also one that breaks a rule; empty when missing."""
+    element = pydicom.dcmread(file, specific_tags=[keyword]).get_item(keyword)
+    return "" if element is None else bytes(element.value or b"").rstrip(b"\0 ").decode()

@@ -1,8 +1,13 @@
-import { Menu, UnstyledButton, useMantineColorScheme } from '@mantine/core';
+import {
+  type MantineColorScheme,
+  Menu,
+  UnstyledButton,
+  useMantineColorScheme,
+} from '@mantine/core';
 import { useQuery } from '@tanstack/react-query';
 import { Link, Outlet, useRouterState } from '@tanstack/react-router';
 import { useEffect, useRef } from 'react';
-import { CheckIcon, MoonIcon, PersonIcon, ScreenIcon, SunIcon } from '../components/icons';
+import { MoonIcon, PersonIcon, ScreenIcon, SunIcon } from '../components/icons';
 import { Logo } from '../components/logo';
 import { type Language, useTranslation } from '../i18n';
 import { readSession } from '../lib/api';
@@ -71,10 +76,10 @@ const SCHEMES = [
 
 function SchemeMenu() {
   const { t } = useTranslation();
-  const { colorScheme, setColorScheme } = useMantineColorScheme();
+  const { colorScheme, setColorScheme } = useMantineColorScheme({ keepTransitions: true });
   const chosen = SCHEMES.find(({ value }) => value === colorScheme) ?? SCHEMES[2];
   return (
-    <Menu position="bottom-end" width={190} transitionProps={{ duration: 0 }}>
+    <Menu withinPortal={false} position="bottom-end" width={200} transitionProps={{ duration: 0 }}>
       <Menu.Target>
         <UnstyledButton
           className={classes.iconButton}
@@ -84,18 +89,21 @@ function SchemeMenu() {
         </UnstyledButton>
       </Menu.Target>
       <Menu.Dropdown>
-        {SCHEMES.map(({ value, icon: Icon, key }) => (
-          <Menu.Item
-            key={value}
-            role="menuitemradio"
-            aria-checked={colorScheme === value}
-            leftSection={<Icon size={17} />}
-            rightSection={colorScheme === value ? <CheckIcon size={16} /> : null}
-            onClick={() => setColorScheme(value)}
-          >
-            {t(key)}
-          </Menu.Item>
-        ))}
+        <Menu.RadioGroup
+          value={colorScheme}
+          onChange={(value) => setColorScheme(value as MantineColorScheme)}
+        >
+          {SCHEMES.map(({ value, icon: Icon, key }) => (
+            <Menu.RadioItem
+              key={value}
+              value={value}
+              closeMenuOnClick
+              rightSection={<Icon size={17} />}
+            >
+              {t(key)}
+            </Menu.RadioItem>
+          ))}
+        </Menu.RadioGroup>
       </Menu.Dropdown>
     </Menu>
   );

@@ -76,7 +76,7 @@ function ContentItems({ items, depth }: { items: DicomDataset[]; depth: number }
         )}
         {children.length > 0 && (
           <div className={value ? classes.nested : undefined}>
-            <ContentItems items={children} depth={depth + 1} />
+            <ContentItems items={children} depth={value || !name ? depth : depth + 1} />
           </div>
         )}
       </div>

@@ -1,4 +1,4 @@
-import { Kbd, Modal } from '@mantine/core';
+import { CloseButton, Kbd, Modal } from '@mantine/core';
 import { useTranslation } from '../../i18n';
 import classes from './shortcut-help.module.css';
 import { HELP } from './shortcuts';
@@ -9,13 +9,16 @@ export function ShortcutHelp({ opened, onClose }: { opened: boolean; onClose: ()
     <Modal
       opened={opened}
       onClose={onClose}
-      title={t('help.title')}
+      aria-labelledby="shortcut-help"
+      withCloseButton={false}
       size="lg"
       lockScroll={false}
       transitionProps={{ duration: 0 }}
-      closeButtonProps={{ 'aria-label': t('help.close') }}
-      classNames={{ title: classes.title }}
     >
+      <div className={classes.head}>
+        <h2 id="shortcut-help">{t('help.title')}</h2>
+        <CloseButton aria-label={t('help.close')} onClick={onClose} />
+      </div>
       <p className={classes.note}>{t('help.focus')}</p>
       <dl className={classes.list}>
         {HELP.map(({ keys, text }) => (
