@@ -101,9 +101,7 @@ async def add_house(store: Store, ae_title: str, node_ae_title: str) -> House:
         await connections.add_connection(tx, access, name, "test")
         archive = await connections.add_archive(tx, access, name, ae_title, "Test archive")
         await connections.add_node(tx, access, name, node_ae_title, "127.0.0.1", 11113)
-    node = Access(
-        kind="node", subject=node_ae_title, archive_ids=frozenset([archive.archive_id])
-    )
+    node = Access(kind="node", subject=node_ae_title, archive_ids=frozenset([archive.archive_id]))
     return House(archive, node)
 
 

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from bfr_core.access import Access, operator
-from bfr_core.database import migrate
+from bfr_core.database import migrate, pending_migrations
+from bfr_core.errors import Unavailable
 from bfr_core.postgres import PostgresProcess, running
 from bfr_core.settings import Settings
 from bfr_core.store import Store, cluster_of, database_owner_url, open_store
@@ -48,9 +49,13 @@ def database_process(settings: Settings) -> Iterator[PostgresProcess | None]:
 async def command_store(settings: Settings) -> AsyncIterator[Store]:
     """Open the system for a command, whether `bfr up` runs beside it or not.
 
-    Raises Unavailable when the database cannot be reached or started.
+    Raises Unavailable when the database cannot be reached or started, or is of an older version.
     """
     if settings.database_url or running(cluster_of(settings)):
+        # Asked first, since the store waits long for a database that does not answer.
+        pending = await asyncio.to_thread(pending_migrations, database_owner_url(settings))
+        if pending:
+            raise Unavailable(f"{len(pending)} migrations wait: run `bfr migrate`")
         async with open_store(settings) as store:
             yield store
         return

@@ -79,7 +79,13 @@ function SchemeMenu() {
   const { colorScheme, setColorScheme } = useMantineColorScheme({ keepTransitions: true });
   const chosen = SCHEMES.find(({ value }) => value === colorScheme) ?? SCHEMES[2];
   return (
-    <Menu withinPortal={false} position="bottom-end" width={200} transitionProps={{ duration: 0 }}>
+    <Menu
+      withinPortal={false}
+      withInitialFocusPlaceholder={false}
+      position="bottom-end"
+      width={200}
+      transitionProps={{ duration: 0 }}
+    >
       <Menu.Target>
         <UnstyledButton
           className={classes.iconButton}

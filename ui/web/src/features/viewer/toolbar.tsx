@@ -67,6 +67,7 @@ function ToolButton({ label, shortcut, icon: Icon, pressed, disabled, onClick }:
     <Tooltip
       label={shortcut ? `${label} (${shortcut})` : label}
       openDelay={350}
+      withinPortal={false}
       transitionProps={{ duration: 0 }}
     >
       <button
