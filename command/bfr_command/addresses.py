@@ -22,6 +22,14 @@ class Address:
         return f"{host}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why nobody can listen at an address, and what to do."""
+
+    text: str
+    in_use: bool  # another program listens there, which may end
+
+
 def addresses(settings: Settings) -> list[Address]:
     """Return the addresses of the roles that `bfr up` runs."""
     every = (
@@ -49,8 +57,8 @@ def open_to_strangers(address: Address) -> str | None:
     )
 
 
-def taken(address: Address) -> str | None:
-    """Return what keeps a program of this user from listening there, and what to do; None: nothing.
+def problem_at(address: Address) -> Problem | None:
+    """Return what keeps a program of this user from listening there; None when nothing does.
 
     A port 0 stands for any free one.
     """
@@ -59,7 +67,8 @@ def taken(address: Address) -> str | None:
         with socket.create_server((address.host, address.port), family=family):
             return None
     except OSError as error:
-        return f"{address} {_reason(address, error)}"
+        in_use = error.errno == errno.EADDRINUSE
+        return Problem(f"{address} {_reason(address, error)}", in_use)
 
 
 def free_port(address: Address) -> int:
@@ -75,7 +84,8 @@ def _reason(address: Address, error: OSError) -> str:
         return f"is taken by another program: stop it or set {setting}_PORT to another port"
     if error.errno == errno.EACCES:
         return f"is not for this user: set {setting}_PORT to a port from 1024 on"
-    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+    # Below 0 are the errors of getaddrinfo(3): a name that nobody knows.
+    if error.errno == errno.EADDRNOTAVAIL or (error.errno or 0) < 0:
         return f"is no address of this machine: set {setting}_HOST to one"
     return f"cannot be used: {error.strerror}"
 

@@ -9,17 +9,18 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from bfr_command.addresses import addresses, http_root, open_to_strangers, taken
+from bfr_command.addresses import addresses, http_root, open_to_strangers, problem_at
 from bfr_core import roles, statistics
-from bfr_core.database import pending_migrations
+from bfr_core.database import Transaction, open_database, pending_migrations
 from bfr_core.errors import ArchiveError
 from bfr_core.postgres import running
 from bfr_core.settings import Settings
-from bfr_core.store import cluster_of, database_owner_url, open_store
+from bfr_core.store import cluster_of, database_owner_url, database_url
 from bfr_ui.pages import static_directory
 
 CLOCK_TOLERANCE_S = 1.0
@@ -83,7 +84,7 @@ async def _database(settings: Settings) -> list[Finding]:
             return [
                 Finding("fault", "database", f"{len(pending)} migrations wait: run `bfr migrate`")
             ]
-        async with open_store(settings) as store, store.database.transaction() as tx:
+        async with _transaction(settings) as tx:
             version = await tx.value("SHOW server_version")
             ahead_s = float(
                 await tx.value(
@@ -153,22 +154,35 @@ async def _ports(settings: Settings) -> list[Finding]:
     serving |= {"dimse"} & await _serving(settings)
     findings = []
     for address in addresses(settings):
-        if problem := open_to_strangers(address):
-            findings.append(Finding("fault", "ports", problem))
+        if reason := open_to_strangers(address):
+            findings.append(Finding("fault", "ports", reason))
         elif address.role in serving:
             findings.append(Finding("ok", "ports", f"{address.role} answers at {address}"))
-        elif problem := await asyncio.to_thread(taken, address):
-            findings.append(Finding("fault", "ports", problem))
+        elif problem := await asyncio.to_thread(problem_at, address):
+            findings.append(Finding("fault", "ports", problem.text))
         else:
             findings.append(Finding("ok", "ports", f"{address} is free for {address.role}"))
     return findings
+
+
+@asynccontextmanager
+async def _transaction(settings: Settings) -> AsyncIterator[Transaction]:
+    # Not the whole store: a look changes nothing, and opening that would make its folders.
+    async with (
+        open_database(database_url(settings), connections=1) as database,
+        database.transaction() as tx,
+    ):
+        yield tx
 
 
 async def _serving(settings: Settings) -> set[str]:
     try:
         if not settings.database_url and not running(cluster_of(settings)):
             return set()
-        async with open_store(settings) as store, store.database.transaction() as tx:
+        # Asked first, since the store waits long for a database that does not answer.
+        if await asyncio.to_thread(pending_migrations, database_owner_url(settings)):
+            return set()
+        async with _transaction(settings) as tx:
             states = await roles.role_states(tx, settings.roles)
     except ArchiveError:  # which is a finding of the database
         return set()

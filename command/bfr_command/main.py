@@ -25,8 +25,10 @@ def main() -> None:
             format="%(asctime)s %(levelname)s %(name)s %(message)s",
             stream=sys.stderr,
         )
-        for chatty in ("procrastinate", "pydicom", "pynetdicom", "uvicorn", "yoyo"):
+        for chatty in ("pydicom", "pynetdicom", "uvicorn", "yoyo"):
             logging.getLogger(chatty).setLevel(logging.ERROR)
+        # Its errors come with tracebacks, which may quote rows; what they tell, jobs.py tells.
+        logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
         status = uvloop.run(command_of(arguments)(settings, arguments))
     except ArchiveError as error:
         print(f"bfr: {error.message}", file=sys.stderr)

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 
-from bfr_command.addresses import addresses, free_port, http_root, open_to_strangers, taken
+from bfr_command.addresses import addresses, free_port, http_root, open_to_strangers, problem_at
 from bfr_command.database_session import database_process
 from bfr_command.demonstration import load_demonstration
 from bfr_command.supervisor import Role, Supervisor
@@ -92,9 +92,9 @@ async def _with_ports(settings: Settings) -> Settings:
     ports: dict[str, int] = {}
     for address in addresses(settings):
         waited_s = 0.0
-        while problem := await asyncio.to_thread(taken, address):
-            if waited_s >= PREDECESSOR_TIMEOUT_S:
-                raise Unavailable(problem)
+        while problem := await asyncio.to_thread(problem_at, address):
+            if not problem.in_use or waited_s >= PREDECESSOR_TIMEOUT_S:
+                raise Unavailable(problem.text)
             await asyncio.sleep(POLL_S)
             waited_s += POLL_S
         ports[f"{address.door}_port"] = address.port or free_port(address)

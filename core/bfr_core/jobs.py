@@ -7,6 +7,7 @@ every crash and runs again until it has succeeded.
 import asyncio
 import datetime
 import logging
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,7 +28,8 @@ CONCURRENCY = 4
 POLLING_INTERVAL_S = 1.0
 STALLED_AFTER_S = 30.0
 KEEP_FINISHED_HOURS = 48
-RETRY = RetryStrategy(max_attempts=20, exponential_wait=2)
+ATTEMPTS_MAX = 20
+RETRY = RetryStrategy(max_attempts=ATTEMPTS_MAX, exponential_wait=2)
 
 # Task bodies import what they run: that module in turn defers jobs.
 app = App(connector=PsycopgConnector())
@@ -104,16 +106,24 @@ async def _run_again(job: Job) -> None:
 async def _tell_failure(
     run_job: Callable[[], Awaitable[Any]], context: JobContext, worker: Worker
 ) -> Any:
-    # Procrastinate tells only of the last attempt, which comes days after the first.
+    # Procrastinate would tell of the last attempt only, which comes days after the first, and
+    # with the text of every error: that of the database may quote a row.
     try:
         return await run_job()
     except Exception as error:  # the edge: it is told here and goes on to procrastinate
         job = context.job
-        reason = error.message if isinstance(error, ArchiveError) else type(error).__name__
         log.warning(
-            "job %s (%s) failed, attempt %d: %s", job.id, job.task_name, job.attempts + 1, reason
+            "job %s (%s) failed, attempt %d of %d: %s",
+            *(job.id, job.task_name, job.attempts + 1, ATTEMPTS_MAX, _reason(error)),
         )
         raise
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ArchiveError):
+        return error.message
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {frame.name} ({frame.filename}:{frame.lineno})"
 
 
 async def run_worker(store: "Store", stop: asyncio.Event) -> None:
@@ -146,7 +156,7 @@ async def _run_worker(store: "Store", stop: asyncio.Event) -> None:
             await asyncio.wait({worker, stopped}, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
             if worker.done():
-                await worker
-                return
+                await worker  # which tells nothing when it has lost the database
+                raise Unavailable("the worker has lost the database")
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)

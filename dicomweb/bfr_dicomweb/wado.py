@@ -18,6 +18,7 @@ from bfr_core.frames import (
     NATIVE_TRANSFER_SYNTAXES,
     first_value,
 )
+from bfr_core.instances import Dataset
 from bfr_core.manifest import Frames, StoredInstance
 from bfr_core.pixels import PixelPool, frame_attributes, native_frame
 from bfr_core.retrieval import FoundInstance, retrieve_instances
@@ -51,6 +52,7 @@ from bfr_dicomweb.resources import (
 
 DOOR = "WADO-RS"
 FRAMES_MAX = 10_000
+RLE_LOSSLESS = "1.2.840.10008.1.2.5"
 BITS_ALLOCATED = "00280100"
 # Stored in words or bytes of the order that octet-stream has: sent without touching them.
 LITTLE_ENDIAN = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN})
@@ -108,9 +110,10 @@ async def retrieve_frames(request: Request) -> Response:
     if stored.frames is None:
         raise NotFound("the instance has no frames that can be told apart")
     numbers = frame_numbers(request.path_params["frames"], stored.frames)
-    chosen = choose(accepted_by(request), _frame_offers(stored, single=len(numbers) == 1))
-    part_type = f"{chosen.media_type}; transfer-syntax={chosen.transfer_syntax_uid}"
     header = orjson.loads(one.header)
+    offers = _frame_offers(stored, header, single=len(numbers) == 1)
+    chosen = choose(accepted_by(request), offers)
+    part_type = f"{chosen.media_type}; transfer-syntax={chosen.transfer_syntax_uid}"
     # A frame of single bits may begin within a byte, and then has to be cut out.
     as_stored = chosen.transfer_syntax_uid == stored.transfer_syntax_uid or (
         stored.transfer_syntax_uid in LITTLE_ENDIAN
@@ -285,17 +288,26 @@ async def _streamed_frames(frames: AsyncIterator[bytes], chosen: Offer, part_typ
     return StreamingResponse(await opened(frames), headers=IDENTITY, media_type=part_type)
 
 
-def _frame_offers(stored: StoredInstance, *, single: bool) -> list[Offer]:
-    """Return how frames can be sent: as stored, under both names, and as native pixels."""
+def _frame_offers(stored: StoredInstance, header: Dataset, *, single: bool) -> list[Offer]:
+    """Return how frames can be sent: as stored, under both names, and as native pixels.
+
+    Who takes any transfer syntax gets the first: native for RLE of more than 16 bits, which
+    browsers' decoders do not read.
+    """
     syntax = stored.transfer_syntax_uid
+    native_first = syntax == RLE_LOSSLESS and first_value(header, BITS_ALLOCATED) not in (8, 16)
     offers: list[Offer] = []
     for multipart in (True, False) if single else (True,):
-        if syntax not in NATIVE_TRANSFER_SYNTAXES:
-            offers += [
+        native = [Offer(OCTET_STREAM, multipart, EXPLICIT_VR_LITTLE_ENDIAN)]
+        encapsulated = (
+            []
+            if syntax in NATIVE_TRANSFER_SYNTAXES
+            else [
                 Offer(OCTET_STREAM, multipart, syntax),
                 Offer(frame_media_type(syntax), multipart, syntax),
             ]
-        offers.append(Offer(OCTET_STREAM, multipart, EXPLICIT_VR_LITTLE_ENDIAN))
+        )
+        offers += native + encapsulated if native_first else encapsulated + native
     return offers
 
 

@@ -45,7 +45,7 @@ def done(answer: Answer) -> str:
     return answer.out
 
 
-def add_archive(settings: Settings, ae_title: str = "ARCHIVE") -> str:
+def add_archive(settings: Settings | dict[str, str], ae_title: str = "ARCHIVE") -> str:
     """Register a connection with an archive and return its AE title."""
     done(bfr(settings, "connection", "add", f"PACS of {ae_title}"))
     done(bfr(settings, "archive", "add", ae_title, "--connection", f"PACS of {ae_title}"))

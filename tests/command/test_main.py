@@ -1,6 +1,8 @@
 """The command line: one sentence for what is wrong, and the exit status that scripts go by."""
 
 import dataclasses
+import getpass
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +10,6 @@ import psycopg
 import pytest
 from tests.command.commands import add_archive, bfr, done
 
-from bfr_command import database_session
 from bfr_core.settings import Settings
 
 NOBODY_THERE = "postgresql://bfr:hemligt@127.0.0.1:1/bfr"
@@ -27,7 +28,7 @@ def test_wrong_arguments_are_status_2_and_name_the_usage(arguments: tuple[str, .
 def test_help_names_every_command() -> None:
     text = done(bfr({}, "--help"))
     for name in ("up", "serve", "migrate", "import", "export", "connection", "node", "doctor"):
-        assert f"\n    {name} " in text
+        assert re.search(rf"^    {name}\s", text, re.MULTILINE), name
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_a_user_without_a_name_may_run_commands(
     def nameless() -> str:
         raise KeyError("getpwuid(): uid not found: 10001")
 
-    monkeypatch.setattr(database_session.getpass, "getuser", nameless)
+    monkeypatch.setattr(getpass, "getuser", nameless)
     settings = with_settings()
     assert done(bfr(settings, "connection", "add", "PACS")) == "connection PACS (test)\n"
     with psycopg.connect(settings.database_owner_url) as connection:

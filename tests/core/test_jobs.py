@@ -15,6 +15,8 @@ from tests.conftest import House, add_house
 from tests.samples import ct_instance, part10_bytes
 
 from bfr_core import jobs, statistics
+from bfr_core.errors import Unavailable
+from bfr_core.postgres import Cluster
 from bfr_core.receiving import Reception
 from bfr_core.sealing import seal_series
 from bfr_core.settings import Settings
@@ -214,11 +216,33 @@ async def test_a_job_that_fails_is_told_and_tried_again(
             async with worker(other):
                 await until(lambda: told(caplog))
     assert ("todo", 1) in await job_states(store, "seal")
-    assert "(seal) failed, attempt 1: blob " in caplog.text
+    assert "(seal) failed, attempt 1 of 20: the index of a manifest is damaged" in caplog.text
 
 
 async def told(caplog: pytest.LogCaptureFixture) -> bool:
     return "failed, attempt" in caplog.text
+
+
+async def test_a_worker_that_loses_the_database_ends_and_says_so(
+    store: Store, cluster: Cluster, database_name: str
+) -> None:
+    running = asyncio.create_task(jobs.run_worker(store, asyncio.Event()))
+
+    async def is_there() -> bool:
+        async with store.database.transaction() as tx:
+            return bool(await tx.value("SELECT count(*) = 1 FROM procrastinate_workers"))
+
+    await until(is_there)
+    server = cluster.url("postgres", "postgres")
+    async with await psycopg.AsyncConnection.connect(server, autocommit=True) as connection:
+        await connection.execute(f"ALTER DATABASE {database_name} ALLOW_CONNECTIONS false".encode())
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+            [database_name],
+        )
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(Unavailable, match="the worker has lost the database"):
+                await running
 
 
 async def test_the_daily_job_runs_as_the_application(

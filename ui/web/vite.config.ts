@@ -37,9 +37,23 @@ export default defineConfig({
     proxy: { '/api': backend, '/archives': backend, '/dicomweb': backend },
   },
   test: {
-    environment: 'jsdom',
-    include: ['src/**/*.test.{ts,tsx}'],
-    setupFiles: ['src/test-setup.ts'],
     css: false,
+    testTimeout: 30_000,
+    // Rules are tested without a page, which takes longer to make than most tests to run.
+    projects: [
+      {
+        extends: true,
+        test: { name: 'rules', environment: 'node', include: ['src/**/*.test.ts'] },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'pages',
+          environment: 'jsdom',
+          include: ['src/**/*.test.tsx'],
+          setupFiles: ['src/test-setup.ts'],
+        },
+      },
+    ],
   },
 });

@@ -1,8 +1,11 @@
 import '@testing-library/jest-dom/vitest';
-import { cleanup } from '@testing-library/react';
+import { cleanup, configure } from '@testing-library/react';
 import { afterEach } from 'vitest';
 
 afterEach(cleanup);
+
+// Pages come as modules of their own: on a busy machine the first one takes a while to be read.
+configure({ asyncUtilTimeout: 20_000 });
 
 // jsdom has neither of these browser interfaces, which Mantine asks for at mount.
 window.matchMedia ??= (query: string) =>

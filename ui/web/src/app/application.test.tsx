@@ -6,6 +6,12 @@ import type { Patient, PatientHistory, ReceivedStudy, Study } from '../lib/api';
 import { Application } from './application';
 import { createApplicationRouter } from './router';
 
+// The timeline starts the viewer ahead of time; there is nothing to draw with in these tests.
+vi.mock('../features/viewer/viewer-page', () => ({
+  ViewerPage: () => null,
+  startCornerstone: () => Promise.resolve(),
+}));
+
 const patient: Patient = {
   patient_key: '17',
   patient_identifier: '198001029819',

@@ -83,10 +83,9 @@ export const en: Catalogue = {
   'administration.event.what': 'Event',
   'administration.event.study': 'Study or series',
   'administration.event.study_created': 'Study created',
-  'administration.event.study_completed': 'Study complete',
   'administration.event.series_created': 'Series created',
   'administration.event.series_sealed': 'Series complete',
-  'administration.event.instance_stored': 'Object stored',
+  'administration.event.series_reopened': 'Series opened again',
 
   'collaborations.title': 'Collaboration portal',
   'collaborations.lead': 'The examinations most recently received, in all archives.',

@@ -82,10 +82,9 @@ export const sv = {
   'administration.event.what': 'Händelse',
   'administration.event.study': 'Undersökning eller serie',
   'administration.event.study_created': 'Undersökning skapad',
-  'administration.event.study_completed': 'Undersökning komplett',
   'administration.event.series_created': 'Serie skapad',
   'administration.event.series_sealed': 'Serie komplett',
-  'administration.event.instance_stored': 'Objekt lagrat',
+  'administration.event.series_reopened': 'Serie öppnad igen',
 
   'collaborations.title': 'Samverkansportalen',
   'collaborations.lead': 'De senast mottagna undersökningarna i alla arkiv.',

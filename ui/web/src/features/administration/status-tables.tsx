@@ -112,8 +112,7 @@ const EVENT_NAMES: Record<string, MessageKey> = {
   study_created: 'administration.event.study_created',
   series_created: 'administration.event.series_created',
   series_sealed: 'administration.event.series_sealed',
-  study_completed: 'administration.event.study_completed',
-  instance_stored: 'administration.event.instance_stored',
+  series_reopened: 'administration.event.series_reopened',
 };
 
 export function EventsTable({ events }: { events: ArchiveEvent[] }) {

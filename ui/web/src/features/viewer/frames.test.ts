@@ -1,3 +1,4 @@
+// @vitest-environment jsdom
 import { expect, test } from 'vitest';
 import type { DicomDataset } from '../../lib/dicomweb';
 import { contentOf, lossOf, orientationOf } from './frames';
