@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 
@@ -17,6 +18,15 @@ from bfr_core.database import migrate
 from bfr_core.postgres import Cluster, PostgresProcess, embedded_cluster
 from bfr_core.settings import Settings
 from bfr_core.store import Store, open_store
+
+# No test asserts a time; CI sees the same examples each time, a developer new ones.
+hypothesis.settings.register_profile(
+    "bfr",
+    deadline=None,
+    derandomize=os.environ.get("CI") == "true",
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("bfr")
 
 TEMPLATE = "bfr_template"
 SHARED_DICOM = Path(__file__).parents[2] / "shared" / "data" / "dicom"
