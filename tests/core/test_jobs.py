@@ -209,7 +209,7 @@ async def test_a_job_that_fails_is_told_and_tried_again(
     await seal_series(store, series_id)
     await receive_one(store, house, SeriesInstanceUID="1.2.3", StudyInstanceUID="1.2")
     (manifest,) = store.blobs.directory.rglob("*.manifest")
-    manifest.write_bytes(b"damaged")
+    manifest.write_bytes(bytes(len(manifest.read_bytes())))
     await make_due(store)
     async with open_store(store.settings) as other:
         with caplog.at_level(logging.WARNING, "bfr.jobs"):
@@ -240,6 +240,8 @@ async def test_a_worker_that_loses_the_database_ends_and_says_so(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
             [database_name],
         )
+        await asyncio.sleep(1)  # in which it cannot listen
+        await connection.execute(f"ALTER DATABASE {database_name} ALLOW_CONNECTIONS true".encode())
         async with asyncio.timeout(PATIENCE_S):
             with pytest.raises(Unavailable, match="the worker has lost the database"):
                 await running

@@ -1,5 +1,6 @@
 """Whatever is killed whenever: what was acknowledged is there afterwards, byte for byte."""
 
+import abc
 import gc
 import http.client
 import io
@@ -23,7 +24,7 @@ OBJECTS = 10  # acknowledged before the kill, and after it
 PATIENCE_S = 60.0
 
 
-class Sender(threading.Thread):
+class Sender(threading.Thread, abc.ABC):
     """Sends object after object and remembers which were acknowledged."""
 
     def __init__(self, system: System) -> None:
@@ -62,9 +63,9 @@ class Sender(threading.Thread):
             assert time.monotonic() < deadline, self.system.log[-3000:]
             time.sleep(0.05)
 
+    @abc.abstractmethod
     def send(self, data: bytes) -> bool:
         """Return whether the object was acknowledged as stored."""
-        raise NotImplementedError
 
 
 class StowSender(Sender):

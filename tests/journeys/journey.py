@@ -65,6 +65,14 @@ class Journey:
         self.page.keyboard.press("Enter")
         expect(self.page.get_by_role("heading", level=2)).to_have_text("Träffar")
 
+    def open_patient(self, text: str) -> None:
+        """Search for the one patient that a text finds and open the timeline."""
+        self.search(text)
+        row = self.page.get_by_test_id("patient-row")
+        expect(row).to_have_count(1)
+        row.click()
+        expect(self.page.get_by_test_id("study-row").first).to_be_visible()
+
     def open_series(self, study: Study, series: Series) -> None:
         """Open the viewer at a series and return when its picture is on screen."""
         self.go(viewer_path(study, series))

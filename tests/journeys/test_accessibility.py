@@ -32,8 +32,7 @@ def nobody_found(journey: Journey) -> None:
 
 
 def timeline(journey: Journey) -> None:
-    journey.search("provberg")
-    journey.page.get_by_test_id("patient-row").click()
+    journey.open_patient("provberg")
     expect(journey.page.get_by_test_id("study-row")).to_have_count(4)
 
 

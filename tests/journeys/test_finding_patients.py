@@ -38,10 +38,7 @@ def test_a_person_number_finds_the_patient_however_it_is_written(
 
 def test_no_address_title_or_storage_of_the_browser_tells_the_person(journey: Journey) -> None:
     page = journey.page
-    journey.search(identities.ASA.patient_id)
-    row = page.get_by_test_id("patient-row")
-    expect(row).to_have_count(1)
-    row.click()
+    journey.open_patient(identities.ASA.patient_id)
     page.get_by_test_id("study-row").nth(1).click()
     journey.sees_picture()
     page.go_back()
@@ -61,8 +58,7 @@ def test_no_address_title_or_storage_of_the_browser_tells_the_person(journey: Jo
 def test_leaving_the_viewer_forgets_the_attributes_of_its_pictures(journey: Journey) -> None:
     study = study_of("asa-03")
     for _ in range(2):
-        journey.search("provberg")
-        journey.page.get_by_test_id("patient-row").click()
+        journey.open_patient("provberg")
         journey.page.get_by_role("link", name=study.description).click()
         journey.sees_picture()
         journey.page.get_by_role("link", name="Till patientens undersökningar").click()

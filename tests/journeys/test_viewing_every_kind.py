@@ -26,8 +26,8 @@ TEXTS = {
     ("signe-01", 2): "Det här är ett strukturerat svar",
     ("signe-02", 1): "Det här är ett inbäddat dokument",
 }
-# No browser decodes 32 bits of RLE.
-UNREADABLE = {("goran-03", 5): "unsupported pixel format for RLE"}
+# Subsampled colours without compression: the viewer says that it cannot show them.
+UNREADABLE = {("reserve-02", 5): "model.size is not a multiple"}
 # Of 255. A screen smooths what it enlarges, most of all pictures of a few pixels.
 ALIKE, TINY_ALIKE = 2.0, 10.0
 TINY = 64  # rows
