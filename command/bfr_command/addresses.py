@@ -49,12 +49,20 @@ def open_to_strangers(address: Address) -> str | None:
 
     Without a login everybody who reaches the web role would see everything.
     """
-    if address.role != "web" or _is_loopback(address.host):
+    if address.role != "web" or is_loopback(address.host):
         return None
     return (
         f"BFR_{address.door.upper()}_HOST={address.host}: without a login the web role listens on a"
         " loopback address only"
     )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can be there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def problem_at(address: Address) -> Problem | None:
@@ -88,10 +96,3 @@ def _reason(address: Address, error: OSError) -> str:
     if error.errno == errno.EADDRNOTAVAIL or (error.errno or 0) < 0:
         return f"is no address of this machine: set {setting}_HOST to one"
     return f"cannot be used: {error.strerror}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

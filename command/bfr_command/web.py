@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from importlib.metadata import version
@@ -20,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import bfr_dicomweb.app
 import bfr_ui.api
+from bfr_command.addresses import Address, is_loopback, open_to_strangers
 from bfr_core import roles
 from bfr_core.access import Access
 from bfr_core.errors import ArchiveError, Invalid, Unavailable
@@ -55,7 +55,7 @@ class LoopbackCallers:
         hosts = {_host_name("//" + value) for value in headers.getlist("host")}
         origins = {_host_name(value) for value in headers.getlist("origin")}
         is_ours = len(hosts) == 1 and hosts <= LOOPBACK_NAMES and origins <= hosts
-        if not (_is_loopback(address) and is_ours):
+        if not (is_loopback(address) and is_ours):
             await Response("only for callers on this machine\n", 403)(scope, receive, send)
             return
         scope.setdefault("state", {})["access"] = Access(
@@ -139,11 +139,9 @@ async def serve_web(store: Store, stop: asyncio.Event) -> None:
     reaches the port would see everything.
     """
     settings = store.settings
-    if not _is_loopback(settings.http_host):
-        raise Invalid(
-            f"BFR_HTTP_HOST={settings.http_host}: without a login the web role listens on a"
-            " loopback address only"
-        )
+    address = Address("web", "http", settings.http_host, settings.http_port)
+    if problem := open_to_strangers(address):
+        raise Invalid(problem)
     pixels = PixelPool(settings.pixel_processes)
     server = http_server(web_app(store, pixels), settings)
     serving = asyncio.create_task(server.serve())
@@ -201,10 +199,3 @@ def _host_name(url: str) -> str:
         return parts.hostname or "" if parts.port != 0 else ""
     except ValueError:  # no address, or a port that is none
         return ""
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"

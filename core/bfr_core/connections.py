@@ -190,6 +190,9 @@ async def admit_node(
     The admission, or the refusal, is on record. Raises NotFound when the called title is no
     archive's, Denied when the calling title is no registered node of the archive's connection.
     """
+    # PostgreSQL has no NUL character, and no AE title has one.
+    called_ae_title = called_ae_title.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    calling_ae_title = calling_ae_title.replace("\x00", "\N{REPLACEMENT CHARACTER}")
     async with database.transaction() as tx:
         archive = await tx.one(Archive, FIND_ARCHIVE, ae_title=called_ae_title)
         node = None

@@ -119,6 +119,8 @@ class Database:
         except psycopg.errors.UndefinedTable as error:
             raise Unavailable("the database lacks its tables: run `bfr migrate`") from error
         except (psycopg.OperationalError, PoolTimeout) as error:
+            # After a restart of the server every kept connection is broken: one failure is enough.
+            await self.pool.check()
             raise Unavailable(f"the database is not available: {type(error).__name__}") from error
 
 

@@ -205,5 +205,4 @@ async def _find_or_add_series(
 
 
 def _json(items: list[dict[str, object]] | None) -> str | None:
-    # PostgreSQL's jsonb has no NUL character.
-    return None if items is None else orjson.dumps(items).decode().replace("\\u0000", "")
+    return None if items is None else orjson.dumps(items).decode()

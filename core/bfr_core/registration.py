@@ -238,10 +238,16 @@ class _Work:
 
     async def register(self) -> list[Outcome]:
         """Return the outcome of each object of the batch."""
-        placed = await self._place_all()
-        first, repeated = self._distinct(placed)
-        states, inserted = await self._lock_and_insert(first, placed)
-        await self._settle(first, repeated, inserted, placed)
+        first, repeated = self._distinct()
+        placed = await self._place_all(first)
+        states, inserted = await self._lock_and_insert(placed)
+        await self._settle(placed, inserted)
+        for number, earlier in repeated.items():
+            error = self.outcomes[earlier].error
+            one = self.batch[number]
+            self.outcomes[number] = (
+                Outcome(one, None, error) if error else _compared(one, self.batch[earlier].digest)
+            )
         await self._reopen(placed, states)
         await self._audit(placed)
         for number, outcome in self.outcomes.items():
@@ -249,41 +255,41 @@ class _Work:
                 await self._audit_refusal(self.batch[number], outcome.error)
         return [self.outcomes[number] for number in range(len(self.batch))]
 
-    async def _place_all(self) -> dict[int, Place]:
-        # One order for all processes: it keeps two of them from waiting for each other.
-        order = sorted(range(len(self.batch)), key=lambda number: _key(self.batch[number]))
+    def _distinct(self) -> tuple[list[int], dict[int, int]]:
+        """Return the first object of each UID, and the later ones with the one they repeat."""
+        first: dict[tuple[str, int], int] = {}
+        repeated = {}
+        for number, one in enumerate(self.batch):
+            earlier = first.setdefault(_uid_key(one), number)
+            if earlier != number:
+                repeated[number] = earlier
+        return list(first.values()), repeated
+
+    async def _place_all(self, numbers: list[int]) -> dict[int, Place]:
+        """Return the place of each object that may be stored; the outcome of the others is set."""
         placed = {}
-        for number in order:
+        # One order for all processes: it keeps two of them from waiting for each other.
+        for number in sorted(numbers, key=lambda number: _key(self.batch[number])):
             one = self.batch[number]
             key = _key(one)
             place = self.found.get(key) or self.places.get(key)
-            try:
-                if place is None or not place.is_of(one.attributes.patient):
+            if place is None or not place.is_of(one.attributes.patient):
+                # Nobody wants an empty study for an object that is refused.
+                digest = await self._stored_digest(one)
+                if digest is not None:
+                    self.outcomes[number] = _compared(one, digest)
+                    continue
+                try:
                     place = await find_place(self.tx, key[0], one.attributes, self.seal_quiet_s)
-            except Conflict as error:
-                self.outcomes[number] = Outcome(one, None, error)
-                continue
+                except Conflict as error:
+                    self.outcomes[number] = Outcome(one, None, error)
+                    continue
             self.found[key] = place
             placed[number] = place
         return placed
 
-    def _distinct(
-        self, placed: dict[int, Place]
-    ) -> tuple[dict[tuple[str, int], int], list[tuple[int, int]]]:
-        """Return the first object of each UID, and the later ones with the one they repeat."""
-        first: dict[tuple[str, int], int] = {}
-        repeated = []
-        for number in placed:
-            one = self.batch[number]
-            key = (one.sop_instance_uid, one.reception.archive.archive_id)
-            if key in first:
-                repeated.append((number, first[key]))
-            else:
-                first[key] = number
-        return first, repeated
-
     async def _lock_and_insert(
-        self, first: dict[tuple[str, int], int], placed: dict[int, Place]
+        self, placed: dict[int, Place]
     ) -> tuple[dict[int, str], set[tuple[str, int]]]:
         """Return the state each series had, and the UIDs that were new to the archive.
 
@@ -293,28 +299,25 @@ class _Work:
         if not placed:
             return {}, set()
         series_ids = sorted({place.series_id for place in placed.values()})
-        numbers = list(first.values())
         locked = await self.tx.tuples(LOCK_SERIES, series_ids=series_ids)
-        rows = self._rows(numbers, placed, trusted=False)
-        inserted = await self.tx.tuples(INSERT_INSTANCES, **rows)
         if len(locked) != len(series_ids):
             raise _PlaceGone
+        rows = self._rows(list(placed), placed, trusted=False)
+        inserted = await self.tx.tuples(INSERT_INSTANCES, **rows)
         return dict(locked), set(inserted)
 
-    async def _settle(
-        self,
-        first: dict[tuple[str, int], int],
-        repeated: list[tuple[int, int]],
-        inserted: set[tuple[str, int]],
-        placed: dict[int, Place],
-    ) -> None:
-        for key, number in first.items():
-            if key in inserted:
-                self.outcomes[number] = Outcome(self.batch[number], "new", None)
-            else:
-                await self._compare(number, placed)
-        for number, earlier in repeated:
-            self.outcomes[number] = _compared(self.batch[number], self.batch[earlier].digest)
+    async def _settle(self, placed: dict[int, Place], inserted: set[tuple[str, int]]) -> None:
+        for number in placed:
+            one = self.batch[number]
+            if _uid_key(one) not in inserted:
+                digest = await self._stored_digest(one)
+                if digest is not None:
+                    self.outcomes[number] = _compared(one, digest)
+                    continue
+                # Another UID has the same hash: the locator's word alone is no reason to refuse.
+                rows = self._rows([number], placed, trusted=True)
+                await self.tx.tuples(INSERT_INSTANCES, **rows)
+            self.outcomes[number] = Outcome(one, "new", None)
 
     def _rows(
         self, numbers: list[int], placed: dict[int, Place], *, trusted: bool
@@ -338,26 +341,21 @@ class _Work:
             "uid_hash": [uid_hash(one.sop_instance_uid) for one in batch],
         }
 
-    async def _compare(self, number: int, placed: dict[int, Place]) -> None:
-        """Settle an object whose UID is here already."""
-        one = self.batch[number]
+    async def _stored_digest(self, one: Received) -> bytes | None:
+        """Return the digest of the object that the archive holds under this UID, if any."""
         archive_id = one.reception.archive.archive_id
-        digest = await self.tx.value(
+        digest: bytes | None = await self.tx.value(
             FIND_RECEIVING, sop_instance_uid=one.sop_instance_uid, archive_id=archive_id
         )
-        if digest is None:
-            for row in await self.tx.tuples(
-                FIND_SEALED, uid_hash=uid_hash(one.sop_instance_uid), archive_id=archive_id
-            ):
-                digest = await self.sealed.find_digest(row[0], row[1], one.sop_instance_uid)
-                if digest is not None:
-                    break
         if digest is not None:
-            self.outcomes[number] = _compared(one, digest)
-            return
-        # Another UID has the same hash: the locator's word alone is no reason to refuse.
-        await self.tx.tuples(INSERT_INSTANCES, **self._rows([number], placed, trusted=True))
-        self.outcomes[number] = Outcome(one, "new", None)
+            return digest
+        for key, index_bytes in await self.tx.tuples(
+            FIND_SEALED, uid_hash=uid_hash(one.sop_instance_uid), archive_id=archive_id
+        ):
+            digest = await self.sealed.find_digest(key, index_bytes, one.sop_instance_uid)
+            if digest is not None:
+                return digest
+        return None
 
     async def _reopen(self, placed: dict[int, Place], states: dict[int, str]) -> None:
         reopened: dict[int, Received] = {}
@@ -378,6 +376,8 @@ class _Work:
         seen = set()
         for number, place in placed.items():
             one = self.batch[number]
+            if self.outcomes[number].error is not None:
+                continue
             key = (id(one.reception), one.series_instance_uid)
             if one.series_instance_uid in one.reception.audited_series or key in seen:
                 continue
@@ -428,6 +428,10 @@ def uid_hash(sop_instance_uid: str) -> int:
 
 def _key(one: Received) -> tuple[int, str, str]:
     return (one.reception.archive.archive_id, one.study_instance_uid, one.series_instance_uid)
+
+
+def _uid_key(one: Received) -> tuple[str, int]:
+    return (one.sop_instance_uid, one.reception.archive.archive_id)
 
 
 def _compared(one: Received, digest: bytes) -> Outcome:

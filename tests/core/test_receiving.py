@@ -112,6 +112,27 @@ async def test_another_object_under_the_same_uid_is_refused(
     assert await stored_bytes(store, first.StudyInstanceUID) == [part10_bytes(first)]
 
 
+async def test_a_refused_object_leaves_no_study(store: Store, house: House) -> None:
+    first = ct_instance()
+    stranger = ct_instance(SOPInstanceUID=first.SOPInstanceUID)
+    await store_files(store, house, part10_bytes(first))
+    (outcome,) = await store_files(store, house, part10_bytes(stranger))
+    assert isinstance(outcome.error, DuplicateUid)
+    assert await count(store, "study") == 1
+    assert await count(store, "series") == 1
+
+
+async def test_an_object_that_repeats_a_refused_one_is_refused(store: Store, house: House) -> None:
+    first = ct_instance(PatientID="198501019809")
+    intruder = part10_bytes(
+        ct_instance(PatientID="19810829M071", StudyInstanceUID=first.StudyInstanceUID)
+    )
+    await store_files(store, house, part10_bytes(first))
+    outcomes = await store_files(store, house, intruder, intruder)
+    assert [outcome.stored for outcome in outcomes] == [None, None]
+    assert all(isinstance(outcome.error, Conflict) for outcome in outcomes)
+
+
 async def test_a_study_of_another_patient_is_refused(store: Store, house: House) -> None:
     first = ct_instance(PatientID="198501019809")
     other = ct_instance(PatientID="19810829M071", StudyInstanceUID=first.StudyInstanceUID)
@@ -358,3 +379,14 @@ async def test_the_same_object_after_sealing_changes_nothing(store: Store, house
     (again,) = await store_files(store, house, data)
     assert again.stored == "identical"
     assert await count(store, "instance") == 0
+
+
+async def test_records_of_a_month_without_a_partition_move_into_it(store: Store) -> None:
+    async with store.database.transaction() as tx:
+        await tx.run(
+            "INSERT INTO audit_record (recorded_at, action, outcome, caller_kind, caller, door)"
+            " VALUES ('2031-05-10', 'read', 'success', 'local', 'loopback', 'test')"
+        )
+        await tx.run("SELECT create_audit_partition('2031-05-01')")
+        assert await tx.value("SELECT count(*) FROM audit_record_default") == 0
+        assert await tx.value("SELECT count(*) FROM audit_record") == 1
