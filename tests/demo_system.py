@@ -34,6 +34,8 @@ def start_demo(system: System) -> None:
         assert system.process is not None
         assert system.process.poll() is None, system.log[-3000:]
         time.sleep(0.1)
+    missing = [line for line in system.log[already:].splitlines() if "was not stored" in line]
+    assert not missing, f"{len(missing)} demo objects are missing, first of them: {missing[0]}"
 
 
 def archive_url(system: System, ae_title: str = ARCHIVE_AE_TITLE) -> str:

@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 CONNECTION = "Demo-PACS"
 ARCHIVE_AE_TITLE = "BFRDEMO"
+ATTEMPTS = 3
 # STORESCU and ECHOSCU are what the tools of dcmtk call themselves.
 NODES = (("DEMOPACS", 11113), ("STORESCU", 11114), ("ECHOSCU", 11115))
 
@@ -82,23 +83,40 @@ async def _stored(store: Store) -> int:
 
 def _write(settings: Settings, stop: threading.Event) -> DemoSet:
     shown = _Shown("making demo objects", stop)
+    begun = False
+
+    def show(done: int, total: int) -> None:
+        nonlocal begun
+        begun = begun or done < total  # a set that was made before is told of whole, at once
+        if begun:
+            shown.show(done, total)
+
     try:
-        return write_demo_files(settings.data_dir / "demo", shown.show)
+        return write_demo_files(settings.data_dir / "demo", show)
     finally:
         shown.end()
 
 
 def _send_c_store(settings: Settings, demo_set: DemoSet, stop: threading.Event) -> Sent:
     shown = _Shown("C-STORE", stop)
+    files = demo_set.through("C-STORE")
+    stored = 0
     try:
-        return send_c_store(
-            demo_set.through("C-STORE"),
-            settings.dimse_host,
-            settings.dimse_port,
-            NODES[0][0],
-            ARCHIVE_AE_TITLE,
-            shown.show,
-        )
+        # pynetdicom's requestor sometimes stands still: what is left goes over a new association.
+        for _ in range(ATTEMPTS):
+            sent = send_c_store(
+                files,
+                settings.dimse_host,
+                settings.dimse_port,
+                NODES[0][0],
+                ARCHIVE_AE_TITLE,
+                shown.show,
+            )
+            stored += sent.stored
+            files = tuple(failure.path for failure in sent.failures)
+            if not files:
+                break
+        return Sent(stored, sent.failures)
     finally:
         shown.end()
 

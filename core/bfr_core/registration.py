@@ -268,8 +268,9 @@ class _Work:
     async def _place_all(self, numbers: list[int]) -> dict[int, Place]:
         """Return the place of each object that may be stored; the outcome of the others is set."""
         placed = {}
-        # One order for all processes: it keeps two of them from waiting for each other.
-        for number in sorted(numbers, key=lambda number: _key(self.batch[number])):
+        # One order of studies for all processes keeps two of them from waiting for each other;
+        # within a study the first to arrive tells of it.
+        for number in sorted(numbers, key=lambda number: _key(self.batch[number])[:2]):
             one = self.batch[number]
             key = _key(one)
             place = self.found.get(key) or self.places.get(key)
