@@ -18,9 +18,9 @@ def shared_demo_system(config: pytest.Config, tmp_path_factory: pytest.TempPathF
     """Return the system of this test run, started when the first test asks for it."""
     if _SYSTEM not in config.stash:
         system = System(tmp_path_factory.mktemp("demo"))
-        config.stash[_SYSTEM] = system
         config.add_cleanup(lambda: _end(system))
         start_demo(system)
+        config.stash[_SYSTEM] = system
     return config.stash[_SYSTEM]
 
 
