@@ -1,5 +1,5 @@
 import { Button, Skeleton, TextInput } from '@mantine/core';
-import { keepPreviousData, useQuery } from '@tanstack/react-query';
+import { useQuery } from '@tanstack/react-query';
 import { type FormEvent, useState } from 'react';
 import { SearchIcon } from '../../components/icons';
 import { EmptyNotice, ProblemNotice } from '../../components/notice';
@@ -19,7 +19,6 @@ export function PatientSearchPage() {
   const matches = useQuery({
     queryKey: ['patients', query],
     queryFn: ({ signal }) => searchPatients(query, signal),
-    placeholderData: keepPreviousData,
     gcTime: 60_000,
   });
 
