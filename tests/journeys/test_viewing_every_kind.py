@@ -35,8 +35,8 @@ TINY = 64  # rows
 GUESSED = {("goran-01", 1): 6.0}
 
 
-# A JPEG 2000 codestream whose sign is not that of Pixel Representation: server and browser
-# disagree about its picture.
+# A JPEG 2000 codestream whose sign is not that of Pixel Representation: the browser paints its
+# air white, the server draws it rightly.
 DISAGREEING = pytest.mark.xfail(reason="J2K sign against Pixel Representation", strict=False)
 
 
