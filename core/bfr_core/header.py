@@ -20,6 +20,7 @@ __all__ = [
     "PixelData",
     "find_bulk_data",
     "inflate_dataset",
+    "read_dataset",
     "read_header",
 ]
 
@@ -86,6 +87,16 @@ def read_header(data: Octets, limits: HeaderLimits) -> Header:
     return _read(data, limits)[0]
 
 
+def read_dataset(
+    data: Octets, dataset_offset: int, transfer_syntax_uid: str, limits: HeaderLimits
+) -> Header:
+    """Return the header of a Part 10 file whose file meta information we wrote ourselves.
+
+    As `read_header`, but `file_meta` is empty. Raises Invalid.
+    """
+    return _read_dataset(data, _FileMeta(transfer_syntax_uid, {}, dataset_offset), limits)[0]
+
+
 def find_bulk_data(data: Octets, path: str, limits: HeaderLimits) -> tuple[int, int]:
     """Return (offset, length) of the value that the BulkDataURI "bulkdata/<path>" names.
 
@@ -118,7 +129,12 @@ class _FileMeta:
 
 
 def _read(data: Octets, limits: HeaderLimits) -> tuple[Header, DataElementReader]:
-    meta = _read_file_meta(data, limits)
+    return _read_dataset(data, _read_file_meta(data, limits), limits)
+
+
+def _read_dataset(
+    data: Octets, meta: _FileMeta, limits: HeaderLimits
+) -> tuple[Header, DataElementReader]:
     inflated = meta.transfer_syntax_uid in DEFLATED
     octets: Octets = _inflate(data, meta.end, limits) if inflated else data
     start = _skip_command_set(octets, 0 if inflated else meta.end)

@@ -20,7 +20,7 @@ from bfr_core.blobs import PACK_HEADER_BYTES, RECORD, BlobRef, FileBlobs, Pack, 
 from bfr_core.connections import Archive
 from bfr_core.errors import Denied, Invalid
 from bfr_core.frames import frame_ranges
-from bfr_core.header import Header, HeaderLimits, read_header
+from bfr_core.header import Header, HeaderLimits, read_dataset, read_header
 from bfr_core.instances import InstanceAttributes, read_attributes
 from bfr_core.manifest import Frames
 from bfr_core.part10 import part10_prefix
@@ -97,20 +97,21 @@ class Reception:
         self, *, transfer_syntax_uid: str, sop_class_uid: str, sop_instance_uid: str
     ) -> "Incoming":
         """Begin an object whose data set is to come without a Part 10 header (PS3.7 §9.1.1)."""
-        incoming = Incoming(self, expected=(sop_class_uid, sop_instance_uid))
-        incoming.write(
-            part10_prefix(
-                transfer_syntax_uid=transfer_syntax_uid,
-                sop_class_uid=sop_class_uid,
-                sop_instance_uid=sop_instance_uid,
-                source_ae_title=self.access.subject if self.access.kind == "node" else "",
-            )
+        prefix = part10_prefix(
+            transfer_syntax_uid=transfer_syntax_uid,
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=sop_instance_uid,
+            source_ae_title=self.access.subject if self.access.kind == "node" else "",
         )
+        incoming = Incoming(
+            self, _Announced(sop_class_uid, sop_instance_uid, transfer_syntax_uid, len(prefix))
+        )
+        incoming.write(prefix)
         return incoming
 
     def incoming_part10(self) -> "Incoming":
         """Begin an object that is to come as a whole Part 10 file (PS3.10 §7.1)."""
-        return Incoming(self, expected=None)
+        return Incoming(self, announced=None)
 
     def pack_for(self, series_instance_uid: str) -> Pack:
         """Return the open pack of the series, a fresh one when the last has grown large."""
@@ -147,12 +148,22 @@ class Reception:
             self._packs.clear()
 
 
+@dataclass(frozen=True, slots=True)
+class _Announced:
+    """What a sender said of an object before it sent the data set."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    dataset_offset: int  # behind the Part 10 header that we put before it
+
+
 class Incoming:
     """One object on its way in: in memory while it is small, in a pack of its own when large."""
 
-    def __init__(self, reception: Reception, expected: tuple[str, str] | None) -> None:
+    def __init__(self, reception: Reception, announced: _Announced | None) -> None:
         self._reception = reception
-        self._expected = expected  # SOP class and instance that the sender announced
+        self._announced = announced
         self._buffer = bytearray()
         self._large: Pack | None = None
         self._size_bytes = 0
@@ -205,7 +216,7 @@ class Incoming:
 
     def _finish_small(self) -> Received:
         data = bytes(self._buffer)
-        header = read_header(data, self._reception.limits)
+        header = self._read_header(data)
         attributes = self._read_attributes(header)
         digest = digest_of(memoryview(data)[header.dataset_offset :])
         frames = find_frames(header, data)
@@ -216,7 +227,7 @@ class Incoming:
     def _finish_large(self, pack: Pack) -> Received:
         start = PACK_HEADER_BYTES + RECORD.size
         with pack.map_large() as mapped, memoryview(mapped) as whole, whole[start:] as data:
-            header = read_header(data, self._reception.limits)
+            header = self._read_header(data)
             attributes = self._read_attributes(header)
             with data[header.dataset_offset :] as dataset:
                 digest = digest_of(dataset)
@@ -228,10 +239,19 @@ class Incoming:
         self._large = None
         return received
 
+    def _read_header(self, data: bytes | memoryview) -> Header:
+        told, limits = self._announced, self._reception.limits
+        if told is None:
+            return read_header(data, limits)
+        return read_dataset(data, told.dataset_offset, told.transfer_syntax_uid, limits)
+
     def _read_attributes(self, header: Header) -> InstanceAttributes:
         attributes = read_attributes(header.dataset)
-        found = (attributes.sop_class_uid, attributes.sop_instance_uid)
-        if self._expected is not None and found != self._expected:
+        told = self._announced
+        if told is not None and (told.sop_class_uid, told.sop_instance_uid) != (
+            attributes.sop_class_uid,
+            attributes.sop_instance_uid,
+        ):
             raise MismatchedObject(
                 "SOP Class UID or SOP Instance UID of the data set is not what was announced"
             )

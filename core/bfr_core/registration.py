@@ -120,7 +120,7 @@ class Registration:
         self._seal_quiet_s = seal_quiet_s
         self._waiting: list[_Waiting] = []
         self._committer: asyncio.Task[None] | None = None
-        self._places: dict[tuple[int, str, str], Place] = {}
+        self.places: dict[tuple[int, str, str], Place] = {}
         # Threads of its own: a commit never waits for what else the process does in threads.
         self._syncing = ThreadPoolExecutor(SYNC_THREADS, "sync")
 
@@ -191,22 +191,22 @@ class Registration:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 async with self._database.transaction() as tx:
-                    work = _Work(tx, batch, self._sealed, self._seal_quiet_s, self._places)
+                    work = _Work(tx, batch, self._sealed, self._seal_quiet_s, self.places)
                     outcomes = await work.register()
             except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
-                self._places.clear()
+                self.places.clear()
                 if attempt == ATTEMPTS:
                     raise Unavailable("the database is too busy") from None
                 continue
             except _PlaceGone:
-                self._places.clear()
+                self.places.clear()
                 continue
             break
         else:
             raise Unavailable("the study changed while it was stored")
-        if len(self._places) > PLACES_MAX:
-            self._places.clear()
-        self._places.update(work.found)
+        if len(self.places) > PLACES_MAX:
+            self.places.clear()
+        self.places.update(work.found)
         for one in work.audited:
             one.reception.audited_series.add(one.series_instance_uid)
         return outcomes
@@ -270,9 +270,9 @@ class _Work:
         placed = {}
         # One order of studies for all processes keeps two of them from waiting for each other;
         # within a study the first to arrive tells of it.
-        for number in sorted(numbers, key=lambda number: _key(self.batch[number])[:2]):
+        for number in sorted(numbers, key=lambda number: place_key(self.batch[number])[:2]):
             one = self.batch[number]
-            key = _key(one)
+            key = place_key(one)
             place = self.found.get(key) or self.places.get(key)
             if place is None or not place.is_of(one.attributes.patient):
                 # Nobody wants an empty study for an object that is refused.
@@ -427,7 +427,8 @@ def uid_hash(sop_instance_uid: str) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
-def _key(one: Received) -> tuple[int, str, str]:
+def place_key(one: Received) -> tuple[int, str, str]:
+    """Return the key under which the object's place is remembered."""
     return (one.reception.archive.archive_id, one.study_instance_uid, one.series_instance_uid)
 
 

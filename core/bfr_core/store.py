@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bfr_core.audit import RecentReads
 from bfr_core.blobs import FileBlobs
+from bfr_core.continuing import Continuing
 from bfr_core.database import Database, open_database
 from bfr_core.postgres import Cluster, embedded_cluster
 from bfr_core.receiving import Received
@@ -24,6 +25,9 @@ class Store:
         self.blobs = FileBlobs(settings.blobs_dir, settings.free_space_min_bytes)
         self.sealed = SealedSeries(self.blobs)
         self.registration = Registration(database, self.sealed, settings.seal_quiet_s)
+        self.continuing = Continuing(
+            database_url, settings.database_connections, self.registration.places
+        )
         self.recent_reads = RecentReads(settings.audit_coalesce_s)
 
     async def commit(self, received: Sequence[Received]) -> list[Outcome]:
@@ -36,7 +40,11 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
     """Open the system for the length of the block. Raises Unavailable when an engine is away."""
     url = database_url(settings)
     async with open_database(url, settings.database_connections) as database:
-        yield Store(settings, database, url)
+        store = Store(settings, database, url)
+        try:
+            yield store
+        finally:
+            store.continuing.close()
 
 
 def cluster_of(settings: Settings) -> Cluster:

@@ -37,6 +37,8 @@ def storage(store: Store, bridge: Bridge) -> Service:
 
     def commit(received: Received) -> Outcome:
         received.sync()  # here, in the association's own thread, while others commit
+        if store.continuing.commit(received):
+            return Outcome(received, "new", None)
         return bridge.run(store.commit([received]), COMMIT_TIMEOUT_S)[0]
 
     def stay(peer: Peer) -> StorageStay:

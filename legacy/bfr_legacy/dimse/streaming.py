@@ -196,6 +196,9 @@ class StreamDUL(DULServiceProvider):
             if not self._unread and not self._receive(WAIT_S):
                 return False
             self._unread = self._unread[self._reader.feed(self._unread) :]
+            # A turn of pynetdicom's loop costs more than what is read in it.
+            while self._reads_on() and self._receive(WAIT_S):
+                self._unread = self._unread[self._reader.feed(self._unread) :]
         except ProtocolViolation as violation:
             log.warning("association aborted: remote=%s sent %s", self._remote, violation)
             self._unread = memoryview(b"")
@@ -205,6 +208,16 @@ class StreamDUL(DULServiceProvider):
             log.exception("the DIMSE reader failed")
             raise
         return True
+
+    def _reads_on(self) -> bool:
+        """Tell whether an object is arriving and nothing else wants to be looked at."""
+        return (
+            self._storing is not None
+            and not self._unread
+            and self.event_queue.empty()
+            and self.to_provider_queue.empty()
+            and not self._kill_thread
+        )
 
     @property
     def _remote(self) -> str:
@@ -229,6 +242,7 @@ class StreamDUL(DULServiceProvider):
             self.event_queue.put("Evt17")
             return False
         self._unread = memoryview(self._buffer)[:received]
+        self._idle_timer.restart()
         return True
 
     def _linger(self) -> bool:
