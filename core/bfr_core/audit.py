@@ -5,6 +5,7 @@ A record names rows and UIDs, never a person's number or name.
 
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,15 @@ RECORD = """
     VALUES (%(action)s, %(outcome)s, %(caller_kind)s, %(caller)s, %(remote_address)s, %(door)s,
         %(archive_id)s, %(patient_id)s, %(study_instance_uid)s, %(series_instance_uid)s,
         %(sop_instance_uid)s, %(detail)s)
+"""
+# Beside the search itself, in one statement: `found` are the rows that it returns.
+RECORD_SEARCH = """
+    INSERT INTO audit_record (action, outcome, caller_kind, caller, remote_address, door,
+        archive_id, detail)
+    SELECT 'search', 'success', %(audit_caller_kind)s, %(audit_caller)s,
+        %(audit_remote_address)s, %(audit_door)s, %(audit_archive_id)s,
+        jsonb_build_object('keys', %(audit_keys)s::text[],
+            'results', (SELECT count(*) FROM found))
 """
 COALESCED_KEYS_MAX = 100_000
 
@@ -59,6 +69,23 @@ async def record(tx: Transaction, access: Access, entry: AuditRecord) -> None:
         sop_instance_uid=entry.sop_instance_uid,
         detail=None if entry.detail is None else orjson.dumps(entry.detail).decode(),
     )
+
+
+def search_params(
+    access: Access, door: str, archive_id: int | None, keys: Sequence[str]
+) -> dict[str, object]:
+    """Return the parameters of `RECORD_SEARCH`.
+
+    The keys tell what was searched by; their values may be a person's and stay out.
+    """
+    return {
+        "audit_caller_kind": access.kind,
+        "audit_caller": access.subject,
+        "audit_remote_address": access.remote_address,
+        "audit_door": door,
+        "audit_archive_id": archive_id,
+        "audit_keys": list(keys),
+    }
 
 
 async def refuse(database: Database, access: Access, entry: AuditRecord) -> None:

@@ -111,8 +111,17 @@ class Database:
         DeadlockDetected and SerializationFailure come through as they are: the same transaction
         may succeed when it is run again at once.
         """
+        async with self.statement() as alone, alone.connection.transaction():
+            yield alone
+
+    @asynccontextmanager
+    async def statement(self) -> AsyncIterator[Transaction]:
+        """Give a transaction for one statement, which is committed when it returns.
+
+        A second one would be another transaction. Raises as `transaction`.
+        """
         try:
-            async with self.pool.connection() as connection, connection.transaction():
+            async with self.pool.connection() as connection:
                 yield Transaction(connection)
         except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
             raise
@@ -131,7 +140,12 @@ async def open_database(url: str, connections: int) -> AsyncIterator[Database]:
     Raises Unavailable when no connection can be made.
     """
     pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] = AsyncConnectionPool(
-        url, min_size=1, max_size=connections, open=False, timeout=POOL_TIMEOUT_S
+        url,
+        kwargs={"autocommit": True},
+        min_size=1,
+        max_size=connections,
+        open=False,
+        timeout=POOL_TIMEOUT_S,
     )
     await pool.open()
     try:

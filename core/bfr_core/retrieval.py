@@ -73,7 +73,10 @@ async def retrieve_instances(
         study_instance_uid,
         series_instance_uid,
     )
-    async with store.database.transaction() as tx:
+    recorded = store.recent_reads.is_recorded(key)
+    # A read that is on record already needs one statement, which is its own transaction.
+    begin = store.database.statement if recorded else store.database.transaction
+    async with begin() as tx:
         # One statement, so that a sealing under way shows either its rows or its manifest.
         rows = await tx.rows(
             SERIES,
@@ -83,7 +86,6 @@ async def retrieve_instances(
             sop_instance_uid=sop_instance_uid,
             archive_ids=archive_ids,
         )
-        recorded = store.recent_reads.is_recorded(key)
         if rows and not recorded:
             await audit.record(
                 tx,
@@ -116,7 +118,7 @@ async def read_series(
     For a search, which has asked the policy and left its own record: looking through a series
     for what matches is no access to the rest of it.
     """
-    async with store.database.transaction() as tx:
+    async with store.database.statement() as tx:
         rows = await tx.rows(
             SERIES,
             headers=True,

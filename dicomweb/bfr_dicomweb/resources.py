@@ -60,7 +60,7 @@ async def target_of(request: Request) -> Target:
         return Target(store, access, None, "/dicomweb")
     if "\x00" in ae_title:
         raise NotFound("there is no such archive")
-    async with store.database.transaction() as tx:
+    async with store.database.statement() as tx:
         archive = await find_archive(tx, access, ae_title)
     return Target(store, access, archive, f"/archives/{quote(ae_title, safe='')}/dicomweb")
 
