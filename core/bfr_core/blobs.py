@@ -121,12 +121,28 @@ class BlobReader:
 
     def read(self, key: str, offset: int, length: int) -> bytes:
         """Return the bytes of the range. Raises Unavailable when they are gone."""
+        return _read_range(self._file(key), key, offset, length)
+
+    def read_in_memory(self, key: str, offset: int, length: int) -> bytes:
+        """Return the bytes from `offset` on, at most `length`, that no disk is needed for.
+
+        b"" when the disk has to be asked, or the range ends here. Raises Unavailable when the blob
+        is gone.
+        """
+        buffer = bytearray(length)
+        try:
+            count = os.preadv(self._file(key), [buffer], offset, os.RWF_NOWAIT)
+        except OSError:  # not in memory, or a file system that cannot tell
+            return b""
+        return bytes(memoryview(buffer)[:count])
+
+    def _file(self, key: str) -> int:
         fd = self._files.get(key)
         if fd is None:
             while len(self._files) >= self.FILES_MAX:
                 os.close(self._files.pop(next(iter(self._files))))
             fd = self._files[key] = _open_blob(self._blobs, key)
-        return _read_range(fd, key, offset, length)
+        return fd
 
     def close(self) -> None:
         """Close the files."""

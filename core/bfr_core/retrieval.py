@@ -155,10 +155,13 @@ async def _instances_of(
             texts = await store.sealed.read_headers(
                 series["manifest_key"], series["manifest_index_bytes"], series["manifest_bytes"]
             )
+        if sop_instance_uid is None:
+            wanted: Iterable[int] = range(len(index.instances))
+        else:
+            position = index.position.get(sop_instance_uid)
+            wanted = () if position is None else (position,)
         entries = [
-            (instance, b"" if texts is None else texts[number])
-            for number, instance in enumerate(index)
-            if sop_instance_uid is None or instance.sop_instance_uid == sop_instance_uid
+            (index.instances[number], b"" if texts is None else texts[number]) for number in wanted
         ]
     fresh = [read_instance_row(row) for row in rows if row["sop_instance_uid"] is not None]
     if fresh:

@@ -2,13 +2,30 @@
 
 import asyncio
 from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Generic, TypeVar
 
 from bfr_core.blobs import BlobRef, FileBlobs
 from bfr_core.manifest import StoredInstance, read_headers, read_index
 
-# Bytes of manifests as stored (some 80 times smaller than what they hold) kept unpacked.
+T = TypeVar("T")
+
+# What is kept unpacked: a manifest as stored is some 80 times smaller.
 KEPT_INDEX_INSTANCES = 500_000
 KEPT_HEADERS_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class SealedIndex:
+    """The instances of a sealed series in their order."""
+
+    instances: list[StoredInstance]
+
+    @cached_property
+    def position(self) -> dict[str, int]:
+        """Where each SOP Instance UID stands."""
+        return {one.sop_instance_uid: number for number, one in enumerate(self.instances)}
 
 
 class SealedSeries:
@@ -16,20 +33,16 @@ class SealedSeries:
 
     def __init__(self, blobs: FileBlobs) -> None:
         self._blobs = blobs
-        self._indexes: OrderedDict[str, list[StoredInstance]] = OrderedDict()
-        self._headers: OrderedDict[str, list[bytes]] = OrderedDict()
+        self._indexes: _Kept[SealedIndex] = _Kept(KEPT_INDEX_INSTANCES)
+        self._headers: _Kept[list[bytes]] = _Kept(KEPT_HEADERS_BYTES)
 
-    async def read_index(self, key: str, index_bytes: int) -> list[StoredInstance]:
+    async def read_index(self, key: str, index_bytes: int) -> SealedIndex:
         """Return the instances of the manifest. Raises Unavailable when the blob is gone."""
         index = self._indexes.get(key)
         if index is None:
             ref = BlobRef(key, 0, index_bytes)
-            index = await asyncio.to_thread(lambda: read_index(self._blobs.read(ref)))
-            self._indexes[key] = index
-            while sum(map(len, self._indexes.values())) > KEPT_INDEX_INSTANCES:
-                self._indexes.popitem(last=False)
-        if key in self._indexes:
-            self._indexes.move_to_end(key)
+            index = SealedIndex(await asyncio.to_thread(lambda: read_index(self._blobs.read(ref))))
+            self._indexes.keep(key, index, len(index.instances))
         return index
 
     async def read_headers(self, key: str, index_bytes: int, manifest_bytes: int) -> list[bytes]:
@@ -41,16 +54,36 @@ class SealedSeries:
         if headers is None:
             ref = BlobRef(key, index_bytes, manifest_bytes - index_bytes)
             headers = await asyncio.to_thread(lambda: read_headers(self._blobs.read(ref)))
-            self._headers[key] = headers
-            while sum(sum(map(len, kept)) for kept in self._headers.values()) > KEPT_HEADERS_BYTES:
-                self._headers.popitem(last=False)
-        if key in self._headers:
-            self._headers.move_to_end(key)
+            self._headers.keep(key, headers, sum(map(len, headers)))
         return headers
 
     async def find_digest(self, key: str, index_bytes: int, sop_instance_uid: str) -> bytes | None:
         """Return the digest of the instance in the manifest, or None when it is not in it."""
-        for instance in await self.read_index(key, index_bytes):
-            if instance.sop_instance_uid == sop_instance_uid:
-                return instance.digest
-        return None
+        index = await self.read_index(key, index_bytes)
+        position = index.position.get(sop_instance_uid)
+        return None if position is None else index.instances[position].digest
+
+
+class _Kept(Generic[T]):
+    """The values used last, by key, as long as their weights together stay below a bound."""
+
+    def __init__(self, weight_max: int) -> None:
+        self._weight_max = weight_max
+        self._weight = 0
+        self._values: OrderedDict[str, tuple[T, int]] = OrderedDict()
+
+    def get(self, key: str) -> T | None:
+        kept = self._values.get(key)
+        if kept is None:
+            return None
+        self._values.move_to_end(key)
+        return kept[0]
+
+    def keep(self, key: str, value: T, weight: int) -> None:
+        if key in self._values:  # read twice at the same moment
+            return
+        self._values[key] = (value, weight)
+        self._weight += weight
+        while self._weight > self._weight_max:
+            _, (_, gone) = self._values.popitem(last=False)
+            self._weight -= gone

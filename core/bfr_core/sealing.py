@@ -79,7 +79,7 @@ async def seal_series(store: "Store", series_id: int) -> float:
         headers = await store.sealed.read_headers(
             series.manifest_key, series.manifest_index_bytes, series.manifest_bytes
         )
-        entries = [*zip(index, headers, strict=True), *entries]
+        entries = [*zip(index.instances, headers, strict=True), *entries]
     entries.sort(key=lambda entry: in_order(entry[0]))
     manifest = await asyncio.to_thread(write_manifest, entries)
     key = store.blobs.new_key(series.archive_id, "manifest")

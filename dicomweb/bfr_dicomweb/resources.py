@@ -2,14 +2,14 @@
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 from urllib.parse import quote
 
 import zstandard
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from bfr_core.access import Access
 from bfr_core.blobs import BlobReader
@@ -22,6 +22,7 @@ JSON_OFFERS = (Offer(DICOM_JSON), Offer("application/json"))
 BULK_DATA_MARK = b'"BulkDataURI":"bulkdata/'
 COMPRESS_MIN_BYTES = 1024
 BATCH_BYTES = 2 * 1024 * 1024
+CACHED_BYTES = 1024 * 1024  # copied by the event loop itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +123,56 @@ async def opened(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     return all_chunks()
 
 
-async def stream_pieces(store: Store, pieces: Sequence[bytes | BlobRange]) -> AsyncIterator[bytes]:
-    """Yield the pieces in order, ranges read in large batches one batch ahead of the client.
+async def pieces_answer(
+    store: Store,
+    pieces: Sequence[bytes | BlobRange],
+    length_bytes: int,
+    headers: Mapping[str, str],
+) -> Response:
+    """Return an answer of the pieces, in one go when it is small, else as they are read.
 
-    Memory stays at two batches whatever the pieces' size.
+    Raises Unavailable when the bytes of the first are gone.
+    """
+    headers = {**headers, "Content-Length": str(length_bytes)}
+    chunks = stream_pieces(store, pieces)
+    if length_bytes <= CACHED_BYTES:
+        return Response(b"".join([chunk async for chunk in chunks]), headers=headers)
+    return StreamingResponse(await opened(chunks), headers=headers)
+
+
+async def stream_pieces(store: Store, pieces: Sequence[bytes | BlobRange]) -> AsyncIterator[bytes]:
+    """Yield the pieces in order.
+
+    What lies in the page cache is read at once; a disk is waited for in a thread, one batch ahead
+    of the client. Memory stays at two batches whatever the pieces' size.
     """
     reader = BlobReader(store.blobs)
-    batches = _batches(pieces)
     try:
-        ahead = asyncio.create_task(asyncio.to_thread(_read_batch, reader, next(batches, [])))
+        for number, piece in enumerate(pieces):
+            if isinstance(piece, bytes):
+                yield piece
+                continue
+            done = 0
+            while done < piece.length:
+                take = min(piece.length - done, CACHED_BYTES)
+                data = reader.read_in_memory(piece.key, piece.offset + done, take)
+                if not data:
+                    rest = BlobRange(piece.key, piece.offset + done, piece.length - done)
+                    async for batch in _from_disk(reader, [rest, *pieces[number + 1 :]]):
+                        yield batch
+                    return
+                done += len(data)
+                yield data
+    finally:
+        reader.close()
+
+
+async def _from_disk(
+    reader: BlobReader, pieces: Sequence[bytes | BlobRange]
+) -> AsyncIterator[bytes]:
+    batches = _batches(pieces)
+    ahead = asyncio.create_task(asyncio.to_thread(_read_batch, reader, next(batches, [])))
+    try:
         for batch in batches:
             data = await ahead
             ahead = asyncio.create_task(asyncio.to_thread(_read_batch, reader, batch))
@@ -140,7 +182,6 @@ async def stream_pieces(store: Store, pieces: Sequence[bytes | BlobRange]) -> As
             yield one
     finally:
         await asyncio.gather(ahead, return_exceptions=True)
-        reader.close()
 
 
 def _batches(pieces: Sequence[bytes | BlobRange]) -> Iterator[list[bytes | BlobRange]]:

@@ -45,7 +45,7 @@ from bfr_dicomweb.resources import (
     choose_json,
     json_answer,
     opened,
-    stream_pieces,
+    pieces_answer,
     target_of,
     with_bulk_data_uris,
 )
@@ -128,10 +128,8 @@ async def retrieve_frames(request: Request) -> Response:
     if chosen.multipart:
         parts = [({"Content-Type": part_type}, body) for body in bodies]
         return await multipart_answer(target.store, chosen.media_type, parts)
-    return StreamingResponse(
-        await opened(stream_pieces(target.store, bodies[0])),
-        headers={**IDENTITY, "Content-Length": str(_length(bodies[0]))},
-        media_type=part_type,
+    return await pieces_answer(
+        target.store, bodies[0], _length(bodies[0]), {**IDENTITY, "Content-Type": part_type}
     )
 
 
@@ -170,13 +168,8 @@ async def multipart_answer(
         pieces += body
     pieces.append(closing(boundary))
     length = content_length_bytes(boundary, [(headers, _length(body)) for headers, body in parts])
-    return StreamingResponse(
-        await opened(stream_pieces(store, pieces)),
-        headers={
-            **IDENTITY,
-            "Content-Length": str(length),
-            "Content-Type": content_type(media_type, boundary),
-        },
+    return await pieces_answer(
+        store, pieces, length, {**IDENTITY, "Content-Type": content_type(media_type, boundary)}
     )
 
 
@@ -313,10 +306,14 @@ def _frame_offers(stored: StoredInstance, header: Dataset, *, single: bool) -> l
 
 async def _single(store: Store, stored: StoredInstance) -> Response:
     blob = stored.blob
-    return StreamingResponse(
-        await opened(stream_pieces(store, [BlobRange(blob.key, blob.offset, blob.length)])),
-        headers={**IDENTITY, "Content-Length": str(blob.length)},
-        media_type=f"{APPLICATION_DICOM}; transfer-syntax={stored.transfer_syntax_uid}",
+    return await pieces_answer(
+        store,
+        [BlobRange(blob.key, blob.offset, blob.length)],
+        blob.length,
+        {
+            **IDENTITY,
+            "Content-Type": f"{APPLICATION_DICOM}; transfer-syntax={stored.transfer_syntax_uid}",
+        },
     )
 
 

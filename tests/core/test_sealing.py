@@ -17,7 +17,6 @@ from tests.samples.images import new_uid
 from bfr_core.access import operator
 from bfr_core.blobs import BlobRef
 from bfr_core.errors import NotFound, Unavailable
-from bfr_core.manifest import StoredInstance
 from bfr_core.receiving import Reception
 from bfr_core.registration import Outcome
 from bfr_core.retrieval import retrieve_instances
@@ -100,10 +99,10 @@ async def places_of(store: Store, series: Series) -> list[str]:
         )
     places = [str(one[0]) for one in rows]
     if row["manifest_key"] is not None:
-        index: list[StoredInstance] = await store.sealed.read_index(
+        index = await store.sealed.read_index(
             str(row["manifest_key"]), int(str(row["manifest_index_bytes"]))
         )
-        places += [one.sop_instance_uid for one in index]
+        places += [one.sop_instance_uid for one in index.instances]
     return places
 
 
