@@ -72,12 +72,19 @@ class System:
         raise AssertionError(f"the system is not ready:\n{self.log[-3000:]}")
 
     def role(self, name: str) -> psutil.Process:
-        """Return the process of a role."""
+        """Return the process of a role, the first of several."""
+        return self.role_processes(name)[0]
+
+    def role_processes(self, name: str) -> list[psutil.Process]:
+        """Return the processes of a role. Raises AssertionError when there is none."""
         assert self.process is not None
-        for child in psutil.Process(self.process.pid).children():
-            if child.cmdline()[-2:] == ["serve", name]:
-                return child
-        raise AssertionError(f"no process serves {name}")
+        found = [
+            child
+            for child in psutil.Process(self.process.pid).children()
+            if f" serve {name} " in " ".join([*child.cmdline(), ""])
+        ]
+        assert found, f"no process serves {name}"
+        return found
 
     def processes(self) -> list[psutil.Process]:
         """Return every process of the system."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from bfr_core.settings import Settings
 
+BACKLOG = 2048  # as uvicorn's own
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -84,6 +86,12 @@ def free_port(address: Address) -> int:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.create_server((address.host, 0), family=family) as server:
         return int(server.getsockname()[1])
+
+
+def open_listener(address: Address) -> socket.socket:
+    """Return a socket that listens at the address. Raises OSError."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
 
 
 def _reason(address: Address, error: OSError) -> str:

@@ -66,6 +66,8 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("serve", help="run one role, as in Kubernetes")
     command.add_argument("role", choices=("dimse", "web", "worker"))
+    # How `bfr up` hands the socket on that the processes of one role share.
+    command.add_argument("--listener", type=int, help=argparse.SUPPRESS)
     command.set_defaults(command="serving.serve")
 
     command = commands.add_parser("migrate", help="bring the database to this version")

@@ -3,7 +3,9 @@
 import argparse
 import asyncio
 import signal
+import socket
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from importlib import import_module
 
 from bfr_core import roles
@@ -12,7 +14,7 @@ from bfr_core.jobs import run_worker
 from bfr_core.settings import Settings
 from bfr_core.store import Store, open_store
 
-Role = Callable[[Store, asyncio.Event], Awaitable[None]]
+Role = Callable[..., Awaitable[None]]  # of the store and the event that ends it
 
 
 async def serve_worker(store: Store, stop: asyncio.Event) -> None:
@@ -53,9 +55,12 @@ async def serve(settings: Settings, arguments: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    role = role_of(arguments.role)
+    if arguments.listener is not None:
+        role = partial(role, listener=socket.socket(fileno=arguments.listener))
     async with open_store(settings) as store:
         try:
-            await role_of(arguments.role)(store, stop)
+            await role(store, stop)
         except OSError as error:
             raise Unavailable(f"the role cannot serve: {error.strerror or error}") from error
     return 0

@@ -28,6 +28,7 @@ class Role:
 
     name: str
     command: tuple[str, ...]
+    sockets: tuple[int, ...] = ()  # file descriptors that the child inherits
 
 
 def restart_delay_s(previous_s: float, uptime_s: float) -> float:
@@ -130,6 +131,7 @@ class Supervisor:
                 stdout=write_fd,
                 stderr=write_fd,
                 env=self._environment,
+                pass_fds=role.sockets,
                 # A terminal sends Ctrl-C to every process of its session's foreground group. In a
                 # session of its own a role never sees it and cannot die half-way: we alone do, and
                 # pass it on as SIGTERM. (Ignoring SIGINT would not hold, since servers set handlers

@@ -5,13 +5,21 @@ import asyncio
 import dataclasses
 import logging
 import os
+import socket
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 
-from bfr_command.addresses import addresses, free_port, http_root, open_to_strangers, problem_at
+from bfr_command.addresses import (
+    addresses,
+    free_port,
+    http_root,
+    open_listener,
+    open_to_strangers,
+    problem_at,
+)
 from bfr_command.database_session import database_process
 from bfr_command.demonstration import load_demonstration
 from bfr_command.supervisor import Role, Supervisor
@@ -49,8 +57,9 @@ async def up(settings: Settings, arguments: argparse.Namespace) -> int:
         if applied:
             tell(f"database brought to this version: {', '.join(applied)}")
         stop = asyncio.Event()
+        listener = _listener(settings)
         supervisor = Supervisor(
-            [Role(name, role_command(name)) for name in settings.roles],
+            [role for name in settings.roles for role in processes_of(name, settings, listener)],
             environment={**os.environ, **absolute(settings).to_environment()},
             stop_timeout_s=settings.stop_timeout_s + 5.0,
             on_event=tell,
@@ -65,6 +74,8 @@ async def up(settings: Settings, arguments: argparse.Namespace) -> int:
         finally:
             stop.set()
             await asyncio.wait(tasks)
+            if listener is not None:
+                listener.close()
     tell("stopped")
     return status
 
@@ -72,6 +83,30 @@ async def up(settings: Settings, arguments: argparse.Namespace) -> int:
 def role_command(role: str) -> tuple[str, ...]:
     """Return the command line of a role's process."""
     return (sys.executable, "-m", "bfr_command", "serve", role)
+
+
+def processes_of(
+    role: str, settings: Settings, listener: socket.socket | None = None
+) -> list[Role]:
+    """Return the processes that serve the role; those of the web role share one listener."""
+    if role != "web" or listener is None:
+        return [Role(role, role_command(role))]
+    command = (*role_command(role), "--listener", str(listener.fileno()))
+    count = settings.web_processes
+    names = [role] if count == 1 else [f"{role}-{number}" for number in range(1, count + 1)]
+    return [Role(name, command, (listener.fileno(),)) for name in names]
+
+
+def _listener(settings: Settings) -> socket.socket | None:
+    """Return the socket of the web role; None when it is not to run.
+
+    It is opened here, so that the process that is idle takes the next connection, and a caller
+    waits while a process starts again.
+    """
+    for address in addresses(settings):
+        if address.role == "web":
+            return open_listener(address)
+    return None
 
 
 def absolute(settings: Settings) -> Settings:

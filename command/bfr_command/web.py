@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from importlib.metadata import version
 from urllib.parse import urlsplit
@@ -132,8 +133,12 @@ async def readyz(request: Request) -> Response:
     return Response(body, 200 if ready else 503, media_type="application/json")
 
 
-async def serve_web(store: Store, stop: asyncio.Event) -> None:
+async def serve_web(
+    store: Store, stop: asyncio.Event, listener: socket.socket | None = None
+) -> None:
     """Serve HTTP until `stop` is set; requests under way are ended first.
+
+    `listener` is the socket that several processes of this role share.
 
     Raises Invalid when the address is not of this machine: without a login everybody who
     reaches the port would see everything.
@@ -142,9 +147,9 @@ async def serve_web(store: Store, stop: asyncio.Event) -> None:
     address = Address("web", "http", settings.http_host, settings.http_port)
     if problem := open_to_strangers(address):
         raise Invalid(problem)
-    pixels = PixelPool(settings.pixel_processes)
+    pixels = PixelPool(max(1, settings.pixel_processes // settings.web_processes))
     server = http_server(web_app(store, pixels), settings)
-    serving = asyncio.create_task(server.serve())
+    serving = asyncio.create_task(server.serve(sockets=None if listener is None else [listener]))
     beating = asyncio.create_task(roles.beat(store, "web", _check(server), stop))
     stopped = asyncio.create_task(stop.wait())
     try:

@@ -51,6 +51,9 @@ class Settings:
 
     http_host: Annotated[str, "Address that the web role listens on"] = "127.0.0.1"
     http_port: Annotated[int, "Port of DICOMweb and the portals; 0: any free port"] = 8080
+    web_processes: Annotated[
+        int, "Processes of the web role that `bfr up` runs on one port; try one for two cores"
+    ] = 1
     request_body_max_bytes: Annotated[int, "Largest body of one request"] = 16 * GIB
     request_parts_max: Annotated[int, "Most parts in one multipart request"] = 100_000
     search_results_max: Annotated[
@@ -86,7 +89,9 @@ class Settings:
         float, "Reads of one series by one caller within this time are one access in the audit"
     ] = 60.0
 
-    pixel_processes: Annotated[int, "Processes that decode and render frames"] = 2
+    pixel_processes: Annotated[
+        int, "Processes that decode and render frames, shared by those of the web role"
+    ] = 2
     rendered_max_pixels: Annotated[int, "Largest frame that is rendered, in pixels"] = 100_000_000
     log_level: Annotated[str, "debug, info, warning or error"] = "info"
 

@@ -178,3 +178,28 @@ def test_every_acknowledged_object_survives_a_kill(system: System, victim: str) 
         lost = sender.acknowledged.keys() - found.keys()
         assert not lost
         assert all(found[uid] == data for uid, data in sender.acknowledged.items())
+
+
+def test_one_of_several_web_processes_dies_and_the_others_go_on(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    directory = tmp_path_factory.mktemp("faults")
+    with running_system(directory, BFR_WEB_PROCESSES="2") as system:
+        system.add_archive(AE_TITLE, ["SENDER"])
+        senders = [StowSender(system), StowSender(system)]
+        for sender in senders:
+            sender.start()
+        for sender in senders:
+            sender.wait_for(OBJECTS)
+        first, second = system.role_processes("web")
+        first.kill()
+        for sender in senders:
+            sender.wait_for(OBJECTS)
+        assert second.is_running()
+        for sender in senders:
+            sender.ending.set()
+        for sender in senders:
+            sender.join(60)
+            found = retrieved(system, sender)
+            assert all(found[uid] == data for uid, data in sender.acknowledged.items())
+        assert "web-1 ended by SIGKILL" in system.log
