@@ -79,9 +79,7 @@ class System:
         """Return the processes of a role. Raises AssertionError when there is none."""
         assert self.process is not None
         found = [
-            child
-            for child in psutil.Process(self.process.pid).children()
-            if f" serve {name} " in " ".join([*child.cmdline(), ""])
+            child for child in psutil.Process(self.process.pid).children() if serves(child, name)
         ]
         assert found, f"no process serves {name}"
         return found
@@ -147,6 +145,14 @@ def running_system(directory: Path, *arguments: str, **settings: str) -> Iterato
     finally:
         if system.process is not None and system.process.poll() is None:
             system.stop()
+
+
+def serves(process: psutil.Process, role: str) -> bool:
+    """Tell whether the process is one of the role's."""
+    try:
+        return f" serve {role} " in " ".join([*process.cmdline(), ""])
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return False
 
 
 def free_port() -> int:

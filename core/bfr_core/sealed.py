@@ -11,9 +11,7 @@ from bfr_core.manifest import StoredInstance, read_headers, read_index
 
 T = TypeVar("T")
 
-# What is kept unpacked: a manifest as stored is some 80 times smaller.
-KEPT_INDEX_INSTANCES = 500_000
-KEPT_HEADERS_BYTES = 256 * 1024 * 1024
+INSTANCE_BYTES = 1000  # what one instance of an index takes in memory, as measured
 
 
 @dataclass(frozen=True)
@@ -31,10 +29,11 @@ class SealedIndex:
 class SealedSeries:
     """Reads manifests; a manifest never changes under its key, so what is kept is never stale."""
 
-    def __init__(self, blobs: FileBlobs) -> None:
+    def __init__(self, blobs: FileBlobs, cache_bytes: int) -> None:
+        """Keep what was read last in `cache_bytes`, half for indexes and half for headers."""
         self._blobs = blobs
-        self._indexes: _Kept[SealedIndex] = _Kept(KEPT_INDEX_INSTANCES)
-        self._headers: _Kept[list[bytes]] = _Kept(KEPT_HEADERS_BYTES)
+        self._indexes: _Kept[SealedIndex] = _Kept(cache_bytes // 2)
+        self._headers: _Kept[list[bytes]] = _Kept(cache_bytes // 2)
 
     async def read_index(self, key: str, index_bytes: int) -> SealedIndex:
         """Return the instances of the manifest. Raises Unavailable when the blob is gone."""
@@ -42,7 +41,7 @@ class SealedSeries:
         if index is None:
             ref = BlobRef(key, 0, index_bytes)
             index = SealedIndex(await asyncio.to_thread(lambda: read_index(self._blobs.read(ref))))
-            self._indexes.keep(key, index, len(index.instances))
+            self._indexes.keep(key, index, INSTANCE_BYTES * len(index.instances))
         return index
 
     async def read_headers(self, key: str, index_bytes: int, manifest_bytes: int) -> list[bytes]:

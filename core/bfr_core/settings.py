@@ -85,6 +85,9 @@ class Settings:
     seal_quiet_s: Annotated[
         float, "A series is sealed when nothing has arrived for it for this long"
     ] = 10.0
+    manifest_cache_bytes: Annotated[
+        int, "Memory of each process for manifests of sealed series that were read last"
+    ] = 256 * MIB
     audit_coalesce_s: Annotated[
         float, "Reads of one series by one caller within this time are one access in the audit"
     ] = 60.0

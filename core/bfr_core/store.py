@@ -23,7 +23,7 @@ class Store:
         self.database = database
         self.database_url = database_url
         self.blobs = FileBlobs(settings.blobs_dir, settings.free_space_min_bytes)
-        self.sealed = SealedSeries(self.blobs)
+        self.sealed = SealedSeries(self.blobs, settings.manifest_cache_bytes)
         self.registration = Registration(database, self.sealed, settings.seal_quiet_s)
         self.continuing = Continuing(
             database_url, settings.database_connections, self.registration.places

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from tests.command.commands import add_archive, bfr, done, write_files
 from tests.samples import ct_instance, part10_bytes
-from tests.system import System, free_port, running_system
+from tests.system import System, free_port, running_system, serves
 
 from bfr_command import up
 from bfr_command.up import greeting
@@ -133,16 +133,9 @@ def test_a_role_that_is_killed_comes_back(system: System, role: str) -> None:
     process = system.role(role)
     process.kill()
     wait_until(lambda: f"{role} ended by SIGKILL" in system.log, system)
-    wait_until(lambda: any(is_serving(one, role) for one in system.processes()), system)
+    wait_until(lambda: any(serves(one, role) for one in system.processes()), system)
     assert system.role(role).pid != process.pid
     system.wait_until_ready()
-
-
-def is_serving(process: psutil.Process, role: str) -> bool:
-    try:
-        return process.cmdline()[-2:] == ["serve", role]
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):
-        return False
 
 
 def test_the_database_that_is_killed_comes_back(system: System) -> None:
