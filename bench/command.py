@@ -10,11 +10,11 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-from bench import processes, retrieving, searching, servers, starting, storing
+from bench import bounded, processes, retrieving, searching, servers, starting, storing
 from bench.clients import ClientFailure, Clients
 from bench.http_client import HOST
 from bench.measures import Results
@@ -23,15 +23,17 @@ from bench.servers import Missing, Peers, Server, ServerFailure
 
 Part = Callable[[Run, int], None]
 
-# In the order of a round; "start" comes before all rounds.
+# In the order of a round; "start" comes before all rounds, "bounded" after them.
 PARTS: Mapping[str, Part] = {
     "store": storing.c_store,
     "stow": storing.stow,
     "qido": searching.qido,
     "metadata": retrieving.metadata,
+    "large": retrieving.large_metadata,
     "wado": retrieving.wado,
     "frames": retrieving.frames,
 }
+EVERYTHING = ("start", *PARTS, "bounded")
 NEEDS_LOAD = frozenset({"qido", "metadata", "wado", "frames"})
 PORTS = 10
 MIB = 1024 * 1024
@@ -69,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--parts",
         type=_parts,
-        help=f"some of {','.join(['start', *PARTS])} (default: all; smoke: all but start)",
+        help=f"some of {','.join(EVERYTHING)} (default: all; smoke: all but start)",
     )
     parser.add_argument("--instances", type=int, help="slices stored in one go (default 300)")
     parser.add_argument("--studies", type=int, help="small studies in the index (default 2000)")
@@ -79,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, default=Path("bench/out"), help="folder of results")
     parser.add_argument("--work-dir", type=Path, help="folder for the servers' data")
+    parser.add_argument(
+        "--role-limit-mib",
+        type=float,
+        default=512.0,
+        help="most memory of a role in the part bounded (default 512)",
+    )
     parser.add_argument("--keep", action="store_true", help="keep the servers' data and logs")
     parser.add_argument("--first-port", type=int, default=18500, help=f"of {PORTS} free ports")
     parser.add_argument("--orthanc", help="the program (default: Orthanc on PATH)")
@@ -88,31 +96,36 @@ def _parser() -> argparse.ArgumentParser:
 
 def _parts(text: str) -> list[str]:
     parts = text.split(",")
-    unknown = sorted(set(parts) - {"start", *PARTS})
+    unknown = sorted(set(parts) - {*EVERYTHING})
     if unknown:
-        names = ", ".join(["start", *PARTS])
+        names = ", ".join(EVERYTHING)
         raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: the parts are {names}")
     return parts
 
 
 def _sizes(arguments: argparse.Namespace) -> Sizes:
-    instances, studies, rounds = (24, 36, 1) if arguments.smoke else (300, 2000, 3)
+    smoke = arguments.smoke
+    instances, studies, rounds = (24, 36, 1) if smoke else (300, 2000, 3)
     return Sizes(
         instances=arguments.instances or instances,
         studies=arguments.studies or studies,
+        large_series=100 if smoke else 2000,
         rounds=arguments.rounds or rounds,
         share=0.1 if arguments.smoke else 1.0,
         settle_s=0.5 if arguments.smoke else 5.0,
         # BFR makes manifests of series that were quiet for ten seconds.
-        quiet_s=0.0 if arguments.smoke else 12.0,
+        quiet_s=0.0 if smoke else 12.0,
+        huge_bytes=64 * MIB if smoke else 4 * 1024 * MIB - 16 * MIB,
+        small_objects=200 if smoke else 10_000,
+        readers=8 if smoke else 50,
     )
 
 
 def _measure(arguments: argparse.Namespace, peers: Peers, work_dir: Path) -> int:
     sizes, results = _sizes(arguments), Results()
     port: int = arguments.first_port
-    everything = [*([] if arguments.smoke else ["start"]), *PARTS]
-    chosen: list[str] = arguments.parts or everything
+    everything = EVERYTHING[1:] if arguments.smoke else EVERYTHING
+    chosen: Sequence[str] = arguments.parts or everything
     load_before, began = os.getloadavg(), time.perf_counter()
     if "start" in chosen:
         _say("start")
@@ -128,6 +141,10 @@ def _measure(arguments: argparse.Namespace, peers: Peers, work_dir: Path) -> int
     rest = [part for part in PARTS if part in chosen]
     if rest:
         _rounds(rest, sizes, results, peers, work_dir, port)
+    within = True
+    if "bounded" in chosen:
+        _say("bounded")
+        within = _bounded(arguments.role_limit_mib, sizes, results, peers, work_dir, port)
     about: dict[str, object] = {
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "duration_s": round(time.perf_counter() - began),
@@ -146,7 +163,26 @@ def _measure(arguments: argparse.Namespace, peers: Peers, work_dir: Path) -> int
     path = arguments.out / f"{datetime.datetime.now():%Y%m%d-%H%M%S}.json"
     results.write(path, about)
     print(f"written: {path}")
-    return 0
+    return 0 if within else 1
+
+
+def _bounded(
+    limit_mib: float, sizes: Sizes, results: Results, peers: Peers, work_dir: Path, port: int
+) -> bool:
+    """Return whether every role stayed below the limit."""
+    directory = work_dir / "bounded"
+    server = servers.bfr(directory / "bfr", port)
+    server.start()
+    try:
+        if server.register is not None:
+            server.register()
+        peaks = bounded.bounded(server, directory, results, sizes, peers)
+    finally:
+        server.stop()
+    for role, peak in peaks.items():
+        verdict = "below" if peak <= limit_mib else "ABOVE"
+        results.note(f"bounded memory: {role} took {peak:.0f} MiB, {verdict} {limit_mib:g} MiB")
+    return max(peaks.values()) <= limit_mib
 
 
 def _rounds(
@@ -162,10 +198,11 @@ def _rounds(
         servers.orthanc(work_dir / "orthanc", port, peers),
     ]
     receiver = servers.storescp(work_dir / "storescp", port, peers) if "store" in parts else None
+    files = servers.file_server(work_dir / "nginx", port, peers) if "wado" in parts else None
     watch = processes.MemoryWatch()
     clients = Clients(CLIENTS_MAX)
-    run = Run(peers, sizes, work_dir, clients, results, both, receiver)
-    running: list[Server] = [*both, *([receiver] if receiver else [])]
+    run = Run(peers, sizes, work_dir, clients, results, both, receiver, files)
+    running: list[Server] = [*both, *(one for one in (receiver, files) if one)]
     try:
         for server in running:
             results.add("start.first", server.name, server.start())

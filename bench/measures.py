@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from bench.servers import BFR, ORTHANC, STORESCP
+from bench.servers import BFR, FILE_SERVER, ORTHANC, STORESCP
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +18,17 @@ class Measure:
     unit: str
     higher_is_better: bool
     goal: float | None = None  # ratio to Orthanc that BFR is to reach
+    reference_goal: float | None = None  # ratio to the reference, which does less
 
 
-def _rate(key: str, title: str, unit: str, goal: float | None = None) -> Measure:
-    return Measure(key, title, unit, True, goal)
+def _rate(
+    key: str,
+    title: str,
+    unit: str,
+    goal: float | None = None,
+    reference_goal: float | None = None,
+) -> Measure:
+    return Measure(key, title, unit, True, goal, reference_goal)
 
 
 def _time(key: str, title: str, unit: str, goal: float | None = None) -> Measure:
@@ -40,8 +47,8 @@ MEASURES = (
     _time("start.first", "start with an empty folder, until ready", "s"),
     _time("start.again", "start again, until ready", "s"),
     _time("start.memory", "memory just started, empty", "MiB"),
-    _rate("store.1", "C-STORE, 1 association", "instances/s", 1.5),
-    _rate("store.4", "C-STORE, 4 associations", "instances/s", 1.5),
+    _rate("store.1", "C-STORE, 1 association", "instances/s", 1.5, 0.7),
+    _rate("store.4", "C-STORE, 4 associations", "instances/s", 1.5, 0.7),
     _rate("stow.1", "STOW-RS, 1 client, 25 a request", "instances/s", 1.5),
     _rate("stow.4", "STOW-RS, 4 clients, 25 a request", "instances/s", 1.5),
     _rate("load.small", "STOW-RS of small studies, 4 clients", "studies/s"),
@@ -55,8 +62,9 @@ MEASURES = (
     _time("metadata.first", "series metadata, first request after the store", "ms", 5.0),
     _time("metadata.again", "… again", "ms", 5.0),
     _time("metadata.later", "… of the series stored first, when all is quiet", "ms", 5.0),
-    _rate("wado.study.1", "WADO-RS study, 1 client", "MB/s", 2.0),
-    _rate("wado.study.4", "… 4 clients", "MB/s", 2.0),
+    _time("metadata.large", "… of a series of 2,000 instances", "ms", 5.0),
+    _rate("wado.study.1", "WADO-RS study, 1 client", "MB/s", 2.0, 0.7),
+    _rate("wado.study.4", "… 4 clients", "MB/s", 2.0, 0.7),
     _time("wado.instance.p50", "WADO-RS one instance, p50", "ms", 2.0),
     _time("wado.instance.p95", "… p95", "ms", 2.0),
     _rate("frames", "frames, 8 clients", "frames/s", 2.0),
@@ -65,7 +73,11 @@ MEASURES = (
 BY_KEY = {measure.key: measure for measure in MEASURES}
 
 
-HEAD = ("measure", "unit", "BFR", "Orthanc", "ratio", "goal", "CPU ms BFR", "Orthanc", "storescp")
+REFERENCES = (STORESCP, FILE_SERVER)
+HEAD = (
+    *("measure", "unit", "BFR", "Orthanc", "ratio", "goal", "CPU ms BFR", "Orthanc"),
+    *("reference", "ratio", "goal"),
+)
 
 
 @dataclass(slots=True)
@@ -90,10 +102,13 @@ class Results:
 
     def ratio(self, key: str) -> float | None:
         """Return how much better BFR's median is than Orthanc's; None when one is missing."""
+        return self._ratio_to(key, ORTHANC)
+
+    def _ratio_to(self, key: str, other: str) -> float | None:
         both = self.values.get(key, {})
-        if BFR not in both or ORTHANC not in both:
+        if BFR not in both or other not in both:
             return None
-        ours, theirs = statistics.median(both[BFR]), statistics.median(both[ORTHANC])
+        ours, theirs = statistics.median(both[BFR]), statistics.median(both[other])
         return ours / theirs if BY_KEY[key].higher_is_better else theirs / ours
 
     def table(self) -> str:
@@ -105,6 +120,8 @@ class Results:
                 continue
             ratio = self.ratio(measure.key)
             cpu = self.cpu_ms.get(measure.key, {})
+            reference = next((name for name in REFERENCES if name in both), "")
+            to_reference = self._ratio_to(measure.key, reference)
             rows.append(
                 (
                     measure.title,
@@ -115,7 +132,9 @@ class Results:
                     _goal(measure.goal, ratio),
                     _median(cpu.get(BFR)),
                     _median(cpu.get(ORTHANC)),
-                    _spread(both.get(STORESCP)),
+                    f"{reference} {_spread(both.get(reference))}".strip(),
+                    "" if to_reference is None else f"{to_reference:.2f}",
+                    _goal(measure.reference_goal, to_reference),
                 )
             )
         return "\n".join([_aligned(rows), "", *self._memory_lines(), *self.notes])

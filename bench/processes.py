@@ -51,6 +51,15 @@ def pss_bytes(pid: int) -> int:
     return total
 
 
+def role_of(pid: int) -> str:
+    """Return the role that a process of BFR serves; "" for another process."""
+    try:
+        words = (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+    except OSError:  # it has ended
+        return ""
+    return words[words.index(b"serve") + 1].decode() if b"serve" in words[:-1] else ""
+
+
 def _stat(pid: int) -> list[str]:
     """Return the fields of /proc/PID/stat behind the name, empty when the process is gone."""
     try:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+import time
 from collections.abc import Sequence
 
 import imagecodecs
@@ -19,10 +20,33 @@ from bench.servers import Server
 DICOM = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 FRAMES = 'multipart/related; type="application/octet-stream"'
 METADATA_SERIES = 200
+A_REQUEST = 100
 KEEP_EVERY = 10
 BOUNDARY = re.compile(r'boundary="?([^";]+)"?')
 # Around each part: boundary, header fields, and a file meta that may be written again.
 PART_EXTRA_BYTES = 2048
+
+
+def large_metadata(run: Run, round_number: int) -> None:
+    """Measure the metadata of a series of many instances, sealed where the server does so."""
+    if not run.large:
+        directory = run.directory / "large"
+        run.large = samples.write_series(
+            directory, "large", [run.sizes.large_series], size=samples.SMALL_SIZE
+        )
+        for server in run.servers:
+            for start in range(0, len(run.large), A_REQUEST):
+                files = tuple(one.path for one in run.large[start : start + A_REQUEST])
+                run.one(server, Request(f"{server.dicomweb_root}/studies", files=files))
+        time.sleep(run.sizes.quiet_s)
+        run.settle()
+    for server in run.servers:
+        request = Request(f"{_series(server, run.large[0])}/metadata", keep=True)
+        requests = run.sizes.requests(5)
+        timed = run.ask(server, [[request] * requests])
+        value = percentile([one.elapsed_s for one in timed.answers], 0.5) * 1000
+        run.results.add("metadata.large", server.name, value, timed.cpu_ms(requests))
+        _check_metadata(server, timed.answers[-1], run.large, samples.SMALL_SIZE)
 
 
 def metadata(run: Run, round_number: int) -> None:
@@ -58,6 +82,10 @@ def wado(run: Run, round_number: int) -> None:
         study = f"{server.dicomweb_root}/studies/{run.stored[0].study_instance_uid}"
         if round_number == 0:
             _check_study(server, run.one(server, Request(study, DICOM, keep=True)), run.stored)
+    if run.files is not None and round_number == 0:
+        with (run.files.directory / "study").open("wb") as study_file:
+            for one in run.stored:
+                study_file.write(one.part10())
     for clients, requests in ((1, 3), (4, 2)):
         for server in run.servers:
             study = f"{server.dicomweb_root}/studies/{run.stored[0].study_instance_uid}"
@@ -70,6 +98,12 @@ def wado(run: Run, round_number: int) -> None:
                 extra = answer.size_bytes - size
                 right = abs(extra) <= count * PART_EXTRA_BYTES
                 require(right, server, f"a study of {answer.size_bytes} bytes, not {size}")
+        if run.files is not None:
+            timed = run.ask(run.files, [[Request("/study")] * requests] * clients)
+            rate = size * clients * requests / timed.elapsed_s / 1e6
+            run.results.add(f"wado.study.{clients}", run.files.name, rate)
+            whole = all(answer.size_bytes == size for answer in timed.answers)
+            require(whole, run.files, "the file of the study is not whole")
     for server in run.servers:
         chosen = _some(run, run.sizes.requests(60))
         wanted = [Request(_instance(server, one), DICOM, keep=True) for one in chosen]
@@ -158,13 +192,15 @@ def _check_picture(server: Server, answer: Answer, one: Sample) -> None:
     require(right, server, f"a picture of {picture.shape} that shows nothing")
 
 
-def _check_metadata(server: Server, answer: Answer, series: Sequence[Sample]) -> None:
+def _check_metadata(
+    server: Server, answer: Answer, series: Sequence[Sample], size: int = samples.SIZE
+) -> None:
     content = json.loads(answer.body)
     given = sorted(one["00080018"]["Value"][0] for one in content)
     wanted = sorted(one.sop_instance_uid for one in series)
     require(given == wanted, server, f"metadata of {len(given)} of {len(wanted)} instances")
     for one in content:
-        right = one["00280010"]["Value"] == [samples.SIZE] and len(one) > 100
+        right = one["00280010"]["Value"] == [size] and len(one) > 100
         require(right, server, f"metadata of {len(one)} attributes")
 
 

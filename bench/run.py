@@ -25,10 +25,14 @@ class Sizes:
 
     instances: int  # slices that are stored in one go, and of the study that is retrieved
     studies: int  # small studies in the index
+    large_series: int  # instances of the series with the most metadata
     rounds: int
     share: float  # of the usual number of requests
     settle_s: float  # how long background work may delay a measure
     quiet_s: float  # after loading, until what comes later has begun
+    huge_bytes: int  # of the object that is larger than the memory of a role
+    small_objects: int
+    readers: int  # at once, of one study
 
     def requests(self, usual: int) -> int:
         """Return how many requests to make where `usual` are made by default."""
@@ -59,12 +63,14 @@ class Run:
     results: Results
     servers: list[Server]  # BFR first, then Orthanc: the order of turns
     receiver: Server | None = None  # storescp
+    files: Server | None = None  # nginx
     stored: list[Sample] = field(default_factory=list)  # the study that is retrieved
+    large: list[Sample] = field(default_factory=list)  # a series of many small instances
     small: list[SmallStudy] = field(default_factory=list)
 
     def settle(self) -> None:
         """Return when no server is at work, or after the time that is allowed for it."""
-        running = [*self.servers, *([self.receiver] if self.receiver else [])]
+        running = [*self.servers, *(one for one in (self.receiver, self.files) if one)]
         processes.settle([server.pid for server in running], self.sizes.settle_s)
 
     def timed(self, server: Server, act: Callable[[], list[Answer]]) -> Timed:

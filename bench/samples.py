@@ -13,7 +13,12 @@ import numpy.typing as npt
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.filewriter import dcmwrite
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    SecondaryCaptureImageStorage,
+)
 
 Plane = npt.NDArray[np.uint16]
 
@@ -171,15 +176,17 @@ def pixels_of(part10: bytes, size: int = SIZE) -> bytes:
     return part10[-size * size * 2 :]
 
 
-def write_series(directory: Path, label: str, counts: Sequence[int]) -> list[Sample]:
+def write_series(
+    directory: Path, label: str, counts: Sequence[int], size: int = SIZE
+) -> list[Sample]:
     """Write one CT study with a series for each count; the label gives the UIDs."""
     directory.mkdir(parents=True)
-    planes = _planes(SIZE)
+    planes = _planes(size)
     study = uid(label)
     samples = []
     for number, count in enumerate(counts, 1):
         series = uid(label, number)
-        dataset = _dataset(CTImageStorage, "CT", SIZE)
+        dataset = _dataset(CTImageStorage, "CT", size)
         dataset.StudyInstanceUID = study
         dataset.SeriesInstanceUID = series
         dataset.FrameOfReferenceUID = uid(label, number, "frame of reference")
@@ -243,6 +250,21 @@ def write_small_studies(directory: Path, count: int) -> list[SmallStudy]:
         )
     os.sync()
     return studies
+
+
+def huge_header(side: int, frames: int) -> tuple[bytes, str]:
+    """Return what precedes the pixels of an object of so many frames, and its study."""
+    dataset = _dataset(SecondaryCaptureImageStorage, "OT", side)
+    dataset.StudyInstanceUID = uid("huge")
+    dataset.SeriesInstanceUID = uid("huge", 1)
+    dataset.SOPInstanceUID = uid("huge", 1, 1)
+    dataset.PatientID = "BENCH-huge"
+    dataset.NumberOfFrames = frames
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit = 7
+    length = (side * side * frames).to_bytes(4, "little")
+    header = _header(dataset) + b"\xe0\x7f\x10\x00OB\x00\x00" + length
+    return header, dataset.StudyInstanceUID
 
 
 def uid(*parts: object) -> str:

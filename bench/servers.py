@@ -19,6 +19,7 @@ from bench.http_client import HOST
 BFR = "bfr"
 ORTHANC = "orthanc"
 STORESCP = "storescp"
+FILE_SERVER = "nginx"
 CALLED_AE_TITLE = "BENCH"
 CALLING_AE_TITLE = "BENCHSCU"
 READY_TIMEOUT_S = 90.0
@@ -44,6 +45,7 @@ class Peers:
     plugin: Path
     storescu: Path
     storescp: Path
+    nginx: Path
 
 
 @dataclass(slots=True, eq=False)
@@ -132,6 +134,7 @@ def find_peers(orthanc: str | None, plugin: str | None) -> Peers:
         library.resolve(),
         _program("storescu", "the package dcmtk"),
         _program("storescp", "the package dcmtk"),
+        _program("nginx", "the package nginx-light"),
     )
 
 
@@ -243,6 +246,37 @@ def storescp(directory: Path, first_port: int, peers: Peers) -> Server:
         (str(peers.storescp), *options, str(port)),
         without_nagle(),
         dicom_port=port,
+    )
+
+
+def file_server(directory: Path, first_port: int, peers: Peers) -> Server:
+    """Return nginx, which gives the files below its directory and does nothing else."""
+    port = first_port + 5
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "ready").write_bytes(b"")
+    temporary = "".join(
+        f"{kind}_temp_path {directory}/{kind};"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    configuration = f"""
+        daemon off; worker_processes auto; pid {directory}.pid; error_log stderr;
+        {"user root;" if os.geteuid() == 0 else ""}
+        events {{ worker_connections 64; }}
+        http {{
+            access_log off; sendfile off; output_buffers 2 1m; {temporary}
+            server {{ listen {HOST}:{port}; root {directory}; }}
+        }}
+    """
+    path = directory.with_name("nginx.conf")
+    path.write_text(configuration)
+    return Server(
+        FILE_SERVER,
+        directory,
+        (str(peers.nginx), "-c", str(path), "-e", "stderr"),
+        os.environ,
+        dicom_port=port,
+        http_port=port,
+        ready_path="/ready",
     )
 
 
