@@ -6,7 +6,8 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping
 from importlib import import_module
 
-from bfr_core import roles
+from bfr_command.observing import observed
+from bfr_core import logs, roles, tracing
 from bfr_core.errors import Unavailable
 from bfr_core.jobs import run_worker
 from bfr_core.settings import Settings
@@ -51,11 +52,17 @@ async def serve(settings: Settings, arguments: argparse.Namespace) -> int:
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(logs.for_loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with open_store(settings) as store:
+    with tracing.exported(settings, arguments.role):
+        await _serve(settings, arguments.role, stop)
+    return 0
+
+
+async def _serve(settings: Settings, role: str, stop: asyncio.Event) -> None:
+    async with open_store(settings) as store, observed(store, role):
         try:
-            await role_of(arguments.role)(store, stop)
+            await role_of(role)(store, stop)
         except OSError as error:
             raise Unavailable(f"the role cannot serve: {error.strerror or error}") from error
-    return 0
