@@ -22,7 +22,13 @@ from bfr_core.errors import ArchiveError
 from bfr_core.settings import Settings
 
 TEXT = "%(asctime)s %(levelname)s %(name)s %(message)s"
-CHATTY = ("pydicom", "pynetdicom", "uvicorn", "yoyo", "urllib3", "python_multipart")
+# Libraries that may write here, and from which level on. The others may not: those of DICOM quote
+# values, those that speak to the database quote rows, and some set their own levels when loaded.
+LIBRARIES = {
+    "opentelemetry": logging.WARNING,
+    "psycopg": logging.WARNING,
+    "uvicorn": logging.ERROR,
+}
 
 log = logging.getLogger("bfr")
 
@@ -62,8 +68,11 @@ class JsonFormatter(TextFormatter):
         return orjson.dumps(line, default=str).decode()
 
 
-class _Counting(logging.Filter):
+class _Ours(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
+        room = record.name.partition(".")[0]
+        if room != "bfr" and record.levelno < LIBRARIES.get(room, logging.CRITICAL + 1):
+            return False
         metrics.of(metrics.LOG_RECORDS, record.levelname.lower()).inc()
         return True
 
@@ -91,12 +100,8 @@ def configure(settings: Settings, role: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     as_json = settings.log_format == "json"
     handler.setFormatter(JsonFormatter(role) if as_json else TextFormatter(TEXT))
-    handler.addFilter(_Counting())
+    handler.addFilter(_Ours())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
-    for chatty in CHATTY:
-        logging.getLogger(chatty).setLevel(logging.ERROR)
-    # Its errors quote rows, and what they tell, jobs.py tells.
-    logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
     warnings.showwarning = _warned
