@@ -52,7 +52,7 @@ async def serve(settings: Settings, arguments: argparse.Namespace) -> int:
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(logs.for_loop)
+    logs.catch_the_rest(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     with tracing.exported(settings, arguments.role):

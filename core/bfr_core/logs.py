@@ -101,14 +101,18 @@ def configure(settings: Settings, role: str) -> None:
     as_json = settings.log_format == "json"
     handler.setFormatter(JsonFormatter(role) if as_json else TextFormatter(TEXT))
     handler.addFilter(_Ours())
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
-    sys.excepthook = _uncaught
-    threading.excepthook = _uncaught_in_thread
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     warnings.showwarning = _warned
 
 
-def for_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what no task has caught; asyncio's own line would hold the text of the error."""
+def catch_the_rest(loop: asyncio.AbstractEventLoop) -> None:
+    """Log what nobody catches, of the loop and of threads too, without the text of the error."""
+    sys.excepthook = _uncaught
+    threading.excepthook = _uncaught_in_thread
+    loop.set_exception_handler(_uncaught_in_loop)
+
+
+def _uncaught_in_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     log.error(
         "%s", str(context.get("message", "")).partition("\n")[0], exc_info=context.get("exception")
     )
