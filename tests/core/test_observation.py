@@ -24,9 +24,10 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 def samples(text: bytes) -> Samples:
     """Every sample of an exposition, read by the parser of the client library."""
+    families = text_string_to_metric_families(text.decode())
     return {
         (one.name, frozenset(one.labels.items())): one.value
-        for family in text_string_to_metric_families(text.decode())
+        for family in families
         for one in family.samples
     }
 
@@ -40,11 +41,11 @@ class Change:
     """How much a figure has changed since it was looked at first."""
 
     def __init__(self, name: str, **labels: str) -> None:
-        self.read = lambda: figure(name, **labels)
-        self.before = self.read()
+        self.name, self.labels = name, labels
+        self.before = figure(name, **labels)
 
     def __call__(self) -> float:
-        return self.read() - self.before
+        return figure(self.name, **self.labels) - self.before
 
 
 async def test_an_object_is_counted_once_by_what_became_of_it(store: Store, house: House) -> None:
