@@ -227,10 +227,10 @@ def search(system: System, query: str) -> list[dict[str, dict[str, list[str]]]]:
     return found
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
+def wait_until(is_so: Callable[[], bool], reason: Callable[[], object] = str) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not is_so():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, reason()
         time.sleep(0.1)
 
 
@@ -298,21 +298,6 @@ def test_every_role_answers_on_the_port_for_observers(system: System) -> None:
         assert answer.code == 404
 
 
-def test_a_process_that_was_killed_is_forgotten_and_its_successor_told(system: System) -> None:
-    killed = system.role("worker")
-    killed.kill()
-
-    def successor_tells() -> bool:
-        serving = labels_of(get(f"{system.url}/metrics"), "bfr_role_serving")
-        workers = [one["process"] for one in serving if one["role"] == "worker"]
-        return bool(workers) and str(killed.pid) not in workers
-
-    wait_until(successor_tells)
-    run_dir = Path(system.environment["BFR_DATA_DIR"]) / "run"
-    assert len(list(run_dir.iterdir())) == 3
-    assert run_dir.stat().st_mode & 0o077 == 0
-
-
 def test_a_transaction_is_one_trace_down_to_database_and_blobs(
     system: System, receiver: Receiver
 ) -> None:
@@ -334,12 +319,13 @@ def test_a_transaction_is_one_trace_down_to_database_and_blobs(
         for span in spans:
             if not span.parent_span_id:
                 found.setdefault(span.name, set()).update(in_trace[span.trace_id])
-        return all(names <= found.get(root, set()) for root, names in wanted.items())
+        return not missing()
 
-    try:
-        wait_until(all_is_there)
-    except AssertionError:
-        assert found == wanted  # which shows what is missing
+    def missing() -> dict[str, set[str]]:
+        without = {root: names - found.get(root, set()) for root, names in wanted.items()}
+        return {root: names for root, names in without.items() if names}
+
+    wait_until(all_is_there, missing)
     services = {service for service, _ in receiver.spans()}
     assert services == {"bfr-web", "bfr-dimse", "bfr-worker"}
 
@@ -383,6 +369,21 @@ def test_no_person_is_in_a_log_line_a_figure_or_a_trace(system: System, receiver
         assert len(text) > 100, where
         for trace in TRACES:
             assert trace not in text.lower(), f"{trace} in {where}"
+
+
+def test_a_process_that_was_killed_is_forgotten_and_its_successor_told(system: System) -> None:
+    killed = system.role("worker")
+    killed.kill()
+
+    def successor_tells() -> bool:
+        serving = labels_of(get(f"{system.url}/metrics"), "bfr_role_serving")
+        workers = [one["process"] for one in serving if one["role"] == "worker"]
+        return bool(workers) and str(killed.pid) not in workers
+
+    wait_until(successor_tells)
+    run_dir = Path(system.environment["BFR_DATA_DIR"]) / "run"
+    assert len(list(run_dir.iterdir())) == 3
+    assert run_dir.stat().st_mode & 0o077 == 0
 
 
 def test_without_an_endpoint_opentelemetry_is_not_even_loaded() -> None:
