@@ -1,4 +1,4 @@
-"""Observing: /metrics, /healthz and /readyz of every process, and the transactions of HTTP.
+"""Observing: /metrics, /healthz and /readyz of every process.
 
 Each process answers on a socket file in `run_dir`, so that any of them can tell the figures of
 all that run on this machine, several of one role among them (ADR 7). With `observe_port` each
@@ -6,6 +6,7 @@ answers there too: for roles that speak no HTTP, and for pods.
 """
 
 import asyncio
+import glob
 import logging
 import os
 import socket
@@ -67,7 +68,7 @@ async def readiness(store: Store, role: str | None = None) -> Answer:
 
 async def figures(store: Store, role: str) -> Answer:
     """Answer with the figures of every process of this machine."""
-    neighbours = _neighbours(store.settings.run_dir)
+    neighbours = _neighbours(store.settings.run_dir, role)
     every = await asyncio.gather(exposition(store, role), *map(_figures_of, neighbours))
     return 200, EXPOSITION, merged(every)
 
@@ -106,6 +107,7 @@ async def _at_port(store: Store, resources: Mapping[str, Resource]) -> AsyncIter
         _answering(resources),
         store.settings.observe_host,
         store.settings.observe_port,
+        limit=REQUEST_MAX_BYTES,
         reuse_port=True,
     )
     try:
@@ -118,9 +120,11 @@ async def _at_port(store: Store, resources: Mapping[str, Resource]) -> AsyncIter
 async def _at_socket_file(
     run_dir: Path, role: str, resources: Mapping[str, Resource]
 ) -> AsyncIterator[None]:
-    path = run_dir / f"{role}-{os.getpid()}@{socket.gethostname()}"
+    path = run_dir / _file_name(role)
     unfinished = run_dir / f".{path.name}"
-    server = await asyncio.start_unix_server(_answering(resources), sock=_bound(unfinished))
+    server = await asyncio.start_unix_server(
+        _answering(resources), sock=_bound(unfinished), limit=REQUEST_MAX_BYTES
+    )
     os.rename(unfinished, path)  # it appears when it answers
     try:
         yield
@@ -153,14 +157,14 @@ def _short(path: Path) -> Iterator[str]:
         os.close(directory)
 
 
-def _neighbours(run_dir: Path) -> list[Path]:
-    own = f"-{os.getpid()}@"
-    suffix = f"@{socket.gethostname()}"
-    return [
-        path
-        for path in sorted(run_dir.glob(f"[!.]*{suffix}"))
-        if path.name.endswith(suffix) and own not in path.name
-    ]
+def _file_name(role: str) -> str:
+    # The folder may be shared by machines: each knows its own by the host's name.
+    return f"{role}-{os.getpid()}@{socket.gethostname()}"
+
+
+def _neighbours(run_dir: Path, role: str) -> list[Path]:
+    of_this_machine = sorted(run_dir.glob(f"[!.]*@{glob.escape(socket.gethostname())}"))
+    return [path for path in of_this_machine if path.name != _file_name(role)]
 
 
 async def _figures_of(path: Path) -> bytes:

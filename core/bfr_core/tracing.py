@@ -88,10 +88,9 @@ def end(span: "Span", name: str, outcome: str, **attributes: str | int) -> None:
 
 
 def span(name: str, **attributes: str | int) -> AbstractContextManager[None]:
-    """Return a block that is a span of the transaction under way."""
-    if _tracer is None:
-        return _NOTHING
-    return _span(name, _current.get(), (), attributes)
+    """Return a block that is a span of the transaction under way; nothing outside of one."""
+    parent = None if _tracer is None else _current.get()
+    return _NOTHING if parent is None else _span(name, parent, (), attributes)
 
 
 def shared_span(
@@ -100,14 +99,14 @@ def shared_span(
     """Return a block that several transactions share: a span of the first, linked to the others."""
     if _tracer is None:
         return _NOTHING
-    others = [one for one in sharers if one is not None]
-    return _span(name, others[0] if others else None, others[1:], attributes)
+    traced = [one for one in sharers if one is not None]
+    return _span(name, traced[0], traced[1:], attributes) if traced else _NOTHING
 
 
 @contextmanager
 def _span(
     name: str,
-    parent: "Span | None",
+    parent: "Span",
     linked: "Sequence[Span]",
     attributes: dict[str, str | int],
 ) -> Iterator[None]:
