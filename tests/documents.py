@@ -7,12 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from prometheus_client.metrics import MetricWrapperBase
+
+from bfr_core import metrics
 from bfr_core.errors import ArchiveError
 from bfr_core.settings import Settings
 from bfr_dicomweb import app, errors
 from bfr_legacy.dimse import status
 
 ROOT = Path(__file__).parents[1]
+OBSERVABILITY = ROOT / "docs" / "operations" / "observability.md"
+FIGURES_BEGIN = "<!-- figures: written by `make docs` -->\n"
+FIGURES_END = "<!-- end of figures -->\n"
 UNITS = (
     (1024**3, "GiB"),
     (1024**2, "MiB"),
@@ -35,6 +41,7 @@ def documents() -> dict[Path, str]:
         ROOT / "docs" / "configuration.md": configuration(),
         ROOT / "docs" / "conformance" / "dicom.md": dicom(),
         ROOT / "docs" / "conformance" / "dicomweb.md": dicomweb(),
+        OBSERVABILITY: observability(),
     }
 
 
@@ -137,6 +144,50 @@ def dicomweb() -> str:
             *_statements(("PS3.18",), "PS3.18"),
         )
     )
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One metric as Prometheus names it."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    meaning: str
+
+
+def figures() -> list[Figure]:
+    """Every metric of the system, by name."""
+    labels = {
+        one._name: one._labelnames
+        for one in vars(metrics).values()
+        if isinstance(one, MetricWrapperBase)
+    }
+    return sorted(
+        (
+            Figure(
+                family.name + ("_total" if family.type == "counter" else ""),
+                family.type,
+                tuple(labels.get(family.name, ())),
+                family.documentation,
+            )
+            for family in metrics.REGISTRY.collect()
+        ),
+        key=lambda one: one.name,
+    )
+
+
+def observability() -> str:
+    """The document of operations with the table of all metrics."""
+    head, begin, rest = OBSERVABILITY.read_text().partition(FIGURES_BEGIN)
+    _, end, tail = rest.partition(FIGURES_END)
+    rows = [
+        f"| `{one.name}` | {one.kind} | {', '.join(f'`{label}`' for label in one.labels)} |"
+        f" {one.meaning} |"
+        for one in figures()
+    ]
+    table = "\n".join(("| Name | Kind | Labels | Meaning |", "|---|---|---|---|", *rows, ""))
+    return f"{head}{begin}{table}{end}{tail}"
 
 
 def statements() -> list[Statement]:

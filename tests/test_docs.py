@@ -1,11 +1,12 @@
 """What the documents say is so."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
-from tests.documents import ROOT, documents
+from tests.documents import OBSERVABILITY, ROOT, documents, figures
 
 from bfr_core.errors import ArchiveError
 from bfr_dicomweb.errors import failure_reason_of, status_of
@@ -42,6 +43,38 @@ def test_every_dependency_has_its_reason() -> None:
         if name not in told
     ]
     assert missing == []
+
+
+DASHBOARD = OBSERVABILITY.with_name("grafana-dashboard.json")
+
+
+def asked_figures(text: str) -> set[str]:
+    """The metrics that the expressions in a text ask for."""
+    names = re.findall(r"\b((?:bfr|process)_[a-z_]+)\b", text)
+    return {re.sub("_(bucket|sum|count)$", "", name) for name in names}
+
+
+@pytest.mark.parametrize("path", [OBSERVABILITY, DASHBOARD], ids=lambda path: path.name)
+def test_no_document_names_a_figure_that_is_not_there(path: Path) -> None:
+    known = {re.sub("_(bucket|sum|count)$", "", one.name) for one in figures()}
+    asked = asked_figures(path.read_text())
+    assert len(asked) > 20
+    assert asked - known == set()
+
+
+def test_every_figure_of_ours_is_in_the_dashboard() -> None:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    asked = asked_figures("\n".join(t["expr"] for one in panels for t in one.get("targets", [])))
+    ours = {one.name for one in figures() if one.name.startswith("bfr_")}
+    assert ours - asked == set()
+
+
+def test_every_figure_says_what_it_is_in_the_units_of_prometheus() -> None:
+    for one in figures():
+        assert len(one.meaning) > 3, one.name
+        if one.kind == "histogram" and one.name.endswith("duration_seconds"):
+            assert "Time" in one.meaning, one.name
+        assert not re.search("_(ms|us|kb|mb)($|_)", one.name), one.name
 
 
 def test_every_link_in_the_documents_leads_somewhere() -> None:

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import uvloop
 
+from bfr_core import logs
 from bfr_core.errors import ArchiveError
 from bfr_core.settings import Settings
+
+log = logging.getLogger("bfr.command")
 
 Command = Callable[[Settings, argparse.Namespace], Coroutine[None, None, int]]
 
@@ -20,26 +23,25 @@ def main() -> None:
     arguments = parser().parse_args()
     try:
         settings = Settings.from_environment()
-        logging.basicConfig(
-            level=settings.log_level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s %(message)s",
-            stream=sys.stderr,
-        )
-        for chatty in ("pydicom", "pynetdicom", "uvicorn", "yoyo"):
-            logging.getLogger(chatty).setLevel(logging.ERROR)
-        # Its errors come with tracebacks, which may quote rows; what they tell, jobs.py tells.
-        logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
+        logs.configure(settings, getattr(arguments, "role", "bfr"))
         status = uvloop.run(command_of(arguments)(settings, arguments))
     except ArchiveError as error:
-        print(f"bfr: {error.message}", file=sys.stderr)
+        _complain(error.message)
         status = 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"bfr: {where}{error.strerror or type(error).__name__}", file=sys.stderr)
+        _complain(f"{where}{error.strerror or type(error).__name__}")
         status = 1
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)
+
+
+def _complain(text: str) -> None:
+    if logs.as_json():
+        log.critical("%s", text)
+    else:
+        print(f"bfr: {text}", file=sys.stderr)
 
 
 def command_of(arguments: argparse.Namespace) -> Command:

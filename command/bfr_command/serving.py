@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from importlib import import_module
 
-from bfr_core import roles
+from bfr_command.observing import observed
+from bfr_core import logs, roles, tracing
 from bfr_core.errors import Unavailable
 from bfr_core.jobs import run_worker
 from bfr_core.settings import Settings
@@ -53,14 +54,20 @@ async def serve(settings: Settings, arguments: argparse.Namespace) -> int:
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    logs.catch_the_rest(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    with tracing.exported(settings, arguments.role):
+        await _serve(settings, arguments, stop)
+    return 0
+
+
+async def _serve(settings: Settings, arguments: argparse.Namespace, stop: asyncio.Event) -> None:
     role = role_of(arguments.role)
     if arguments.listener is not None:
         role = partial(role, listener=socket.socket(fileno=arguments.listener))
-    async with open_store(settings) as store:
+    async with open_store(settings) as store, observed(store, arguments.role):
         try:
             await role(store, stop)
         except OSError as error:
             raise Unavailable(f"the role cannot serve: {error.strerror or error}") from error
-    return 0

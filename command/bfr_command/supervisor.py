@@ -44,8 +44,8 @@ def restart_delay_s(previous_s: float, uptime_s: float) -> float:
 class Supervisor:
     """The parent of all roles.
 
-    What a role writes goes to this process's standard output, line by line behind the role's name;
-    what happens to a role goes to `on_event` as one sentence.
+    What a role writes goes to this process's standard output line by line, `named` behind the
+    role's name; what happens to a role goes to `on_event` as one sentence.
     """
 
     def __init__(
@@ -55,12 +55,14 @@ class Supervisor:
         environment: Mapping[str, str],
         stop_timeout_s: float = 15.0,
         on_event: Callable[[str], None],
+        named: bool = True,
     ) -> None:
         self._roles = tuple(roles)
         # A pipe would make Python hold its output back until a buffer is full.
         self._environment = {"PYTHONUNBUFFERED": "1", **environment}
         self._stop_timeout_s = stop_timeout_s
         self._on_event = on_event
+        self._named = named
         self._at_once = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> int:
@@ -110,7 +112,7 @@ class Supervisor:
     async def _running(self, role: Role) -> AsyncIterator["_Child"]:
         """Yield the started child; at the end nothing of it is left. Raises OSError."""
         child, output = self._start(role)
-        passed_on = asyncio.create_task(_pass_on(role.name, output))
+        passed_on = asyncio.create_task(_pass_on(f"{role.name} | " if self._named else "", output))
         try:
             self._on_event(f"{role.name} started as process {child.pid}")
             yield child
@@ -205,8 +207,8 @@ def _ending(status: int) -> str:
     return f"ended with status {status}"
 
 
-async def _pass_on(name: str, output: FileIO) -> None:
-    """Write to standard output what comes from `output`, each line behind `name`."""
+async def _pass_on(head: str, output: FileIO) -> None:
+    """Write to standard output what comes from `output`, each line behind `head`."""
     reader = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), output
@@ -218,16 +220,16 @@ async def _pass_on(name: str, output: FileIO) -> None:
             if len(begun) >= _LINE_BYTES:
                 lines.append(begun)
                 begun = b""
-            _write(name, lines)
+            _write(head, lines)
         if begun:
-            _write(name, [begun])
+            _write(head, [begun])
     finally:
         transport.close()
 
 
-def _write(name: str, lines: Sequence[bytes]) -> None:
+def _write(head: str, lines: Sequence[bytes]) -> None:
     # A role stands still when nobody reads what it says, so it is read also when nobody listens.
     with contextlib.suppress(OSError):
         for line in lines:
-            sys.stdout.buffer.write(b"%s | %s\n" % (name.encode(), line))
+            sys.stdout.buffer.write(b"%s%s\n" % (head.encode(), line))
         sys.stdout.buffer.flush()

@@ -23,7 +23,7 @@ from bfr_command.addresses import (
 from bfr_command.database_session import database_process
 from bfr_command.demonstration import load_demonstration
 from bfr_command.supervisor import Role, Supervisor
-from bfr_core import roles
+from bfr_core import logs, roles
 from bfr_core.connections import Archive, DicomNode, list_archives, list_nodes
 from bfr_core.database import migrate
 from bfr_core.errors import ArchiveError, Invalid, Unavailable
@@ -63,6 +63,7 @@ async def up(settings: Settings, arguments: argparse.Namespace) -> int:
             environment={**os.environ, **absolute(settings).to_environment()},
             stop_timeout_s=settings.stop_timeout_s + 5.0,
             on_event=tell,
+            named=not logs.as_json(),  # a line of JSON names its role itself
         )
         running = asyncio.create_task(supervisor.run(stop))
         beside = [_greet(settings, demo=arguments.demo)]
@@ -116,7 +117,10 @@ def absolute(settings: Settings) -> Settings:
 
 def tell(text: str) -> None:
     """Print a sentence of the supervisor."""
-    print(f"bfr: {text}", flush=True)
+    if logs.as_json():
+        log.info("%s", text)
+    else:
+        print(f"bfr: {text}", flush=True)
 
 
 async def _with_ports(settings: Settings) -> Settings:
@@ -179,7 +183,10 @@ async def _greet(settings: Settings, *, demo: bool) -> None:
     except Unavailable as error:
         tell(error.message)
     else:
-        print(greeting(settings, archives, nodes), flush=True)
+        if logs.as_json():
+            tell("BFR is running")
+        else:
+            print(greeting(settings, archives, nodes), flush=True)
 
 
 async def _until_ready(settings: Settings) -> None:

@@ -20,10 +20,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import bfr_dicomweb.app
 import bfr_ui.api
+from bfr_command import observing
 from bfr_command.addresses import Address, is_loopback, open_to_strangers
+from bfr_command.http_transactions import ObservedRequests
 from bfr_core import roles
 from bfr_core.access import Access
-from bfr_core.errors import ArchiveError, Invalid, Unavailable
+from bfr_core.errors import ArchiveError, Invalid
 from bfr_core.pixels import PixelPool
 from bfr_core.settings import Settings
 from bfr_core.store import Store
@@ -32,6 +34,7 @@ from bfr_ui.pages import page
 
 log = logging.getLogger("bfr.web")
 
+PAGES = "/{path:path}"
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -93,18 +96,31 @@ def web_app(store: Store, pixels: PixelPool) -> Starlette:
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
+            Route("/metrics", metrics),
             *bfr_dicomweb.app.routes(),
             *bfr_ui.api.routes(),
-            Route("/{path:path}", page),
+            Route(PAGES, page),
         ],
         exception_handlers={ArchiveError: answer_error, HTTPException: answer_http_error},
     )
     app.add_middleware(LoopbackCallers)
     app.add_middleware(OwnPagesOnly)
+    app.add_middleware(ObservedRequests, names=transactions())
     app.state.store = store
     app.state.pixels = pixels
     app.state.version = version("bfr")
     return app
+
+
+def transactions() -> dict[tuple[str, str], tuple[str, str]]:
+    """Return the transaction and the resource behind the method and path of each route."""
+    operation = ("/healthz", "/readyz", "/metrics")
+    return {
+        **{("GET", path): ("operation", path) for path in operation},
+        **bfr_dicomweb.app.transactions(),
+        **bfr_ui.api.transactions(),
+        ("GET", PAGES): (bfr_ui.api.TRANSACTION, "pages"),
+    }
 
 
 async def answer_http_error(request: Request, error: Exception) -> Response:
@@ -116,21 +132,23 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
 
 
 async def healthz(request: Request) -> Response:
-    """Answer 200: this process runs."""
-    return Response("ok\n", media_type="text/plain")
+    """Answer 200: this process runs and its event loop turns."""
+    return _response(await observing.healthz())
 
 
 async def readyz(request: Request) -> Response:
     """Answer 200 when every role serves, else 503 with what is missing."""
-    store: Store = request.app.state.store
-    try:
-        async with store.database.transaction() as tx:
-            states = await roles.role_states(tx, store.settings.roles)
-    except Unavailable as error:
-        return Response(error.message + "\n", 503, media_type="text/plain")
-    body = orjson.dumps({one.role: one.detail or one.ready for one in states})
-    ready = all(one.ready for one in states)
-    return Response(body, 200 if ready else 503, media_type="application/json")
+    return _response(await observing.readiness(request.app.state.store))
+
+
+async def metrics(request: Request) -> Response:
+    """Answer with the figures of every process of this machine."""
+    return _response(await observing.figures(request.app.state.store, "web"))
+
+
+def _response(answer: observing.Answer) -> Response:
+    status, media_type, body = answer
+    return Response(body, status, {"Cache-Control": "no-store"}, media_type)
 
 
 async def serve_web(

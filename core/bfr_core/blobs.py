@@ -19,7 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from bfr_core import metrics
 from bfr_core.errors import NotFound, Unavailable
+from bfr_core.observation import blob_access
 
 PACK_HEADER_BYTES = 512  # a JSON line padded with spaces: format, archive, door, sender
 # Before each instance: magic, CRC-32 of what precedes the data set, length of the Part 10
@@ -85,13 +87,14 @@ class FileBlobs:
         path = self.path(key)
         part = path.with_name(path.name + ".part")
         try:
-            make_directory(path.parent)
-            with part.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            part.rename(path)
-            sync_directory(path.parent)
+            with blob_access("put"):
+                make_directory(path.parent)
+                with part.open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                part.rename(path)
+                sync_directory(path.parent)
         except OSError as error:
             part.unlink(missing_ok=True)
             raise disk_error(error) from error
@@ -171,6 +174,7 @@ class Pack:
         self._closed = False
         self._write(header + b"\n", 0)
         self.size_bytes = PACK_HEADER_BYTES
+        metrics.PACKS_OPEN.inc()
 
     def append(self, part10: bytes | bytearray, dataset_offset: int, digest: bytes) -> BlobRef:
         """Add an instance and return its range. Raises Unavailable, and then nothing stays."""
@@ -231,9 +235,10 @@ class Pack:
             return
         self._dirty = False  # before, so that a write meanwhile is not taken for synced
         try:
-            os.fdatasync(self._fd)
-            if self._is_new:
-                sync_directory(self.path.parent)
+            with blob_access("sync"):
+                os.fdatasync(self._fd)
+                if self._is_new:
+                    sync_directory(self.path.parent)
         except OSError as error:
             self._dirty = True
             raise disk_error(error) from error
@@ -249,12 +254,14 @@ class Pack:
         self.sync()
         os.close(self._fd)
         self._closed = True
+        metrics.PACKS_OPEN.dec()
 
     def remove(self) -> None:
         """Close and delete the pack: nothing in it was committed."""
         os.close(self._fd)
         self._closed = True
         self._dirty = False
+        metrics.PACKS_OPEN.dec()
         self.path.unlink(missing_ok=True)
 
     def _record(
@@ -286,16 +293,17 @@ def _open_blob(blobs: FileBlobs, key: str) -> int:
 
 def _read_range(fd: int, key: str, offset: int, length: int) -> bytes:
     pieces = []
-    while length:  # one call gives no more than 2 GiB
-        try:
-            piece = os.pread(fd, length, offset)
-        except OSError as error:
-            raise disk_error(error) from error
-        if not piece:
-            raise Unavailable(f"blob {key} is shorter than the index says")
-        pieces.append(piece)
-        offset += len(piece)
-        length -= len(piece)
+    with blob_access("read"):
+        while length:  # one call gives no more than 2 GiB
+            try:
+                piece = os.pread(fd, length, offset)
+            except OSError as error:
+                raise disk_error(error) from error
+            if not piece:
+                raise Unavailable(f"blob {key} is shorter than the index says")
+            pieces.append(piece)
+            offset += len(piece)
+            length -= len(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 

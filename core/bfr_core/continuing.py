@@ -7,15 +7,17 @@ what the transaction of `registration` costs. Whatever is not plain is left to t
 
 import threading
 from collections.abc import Mapping
+from time import perf_counter
 from typing import Any
 
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from bfr_core import metrics, tracing
 from bfr_core.errors import Unavailable
 from bfr_core.placing import Place
 from bfr_core.receiving import Received
-from bfr_core.registration import place_key, uid_hash
+from bfr_core.registration import Outcome, counted, place_key, uid_hash
 
 # The row of the series is changed first. Who waits for its lock looks at it again afterwards, so a
 # series that was sealed meanwhile is left alone; another object under the UID fails the insert.
@@ -68,10 +70,10 @@ class Continuing:
         )
         self._pool_lock = threading.Lock()
 
-    def commit(self, received: Received) -> bool:
-        """Register an object whose bytes are synced; it exists when this returns True.
+    def commit(self, received: Received) -> Outcome | None:
+        """Register an object whose bytes are synced, and return its outcome when it exists.
 
-        False: nothing was done, and `Registration.commit` has to decide what becomes of it. Raises
+        None: nothing was done, and `Registration.commit` has to decide what becomes of it. Raises
         Unavailable when nobody knows whether the database has it: its sender has to ask again.
         """
         place = self._places.get(place_key(received))
@@ -80,19 +82,24 @@ class Continuing:
             or not place.is_of(received.attributes.patient)
             or received.series_instance_uid not in received.reception.audited_series
         ):
-            return False
+            return None
+        began_s = perf_counter()
         try:
-            with self._opened().connection() as connection:
+            with tracing.span("commit"), self._opened().connection() as connection:
                 cursor = connection.execute(CONTINUE, _row(received, place), prepare=True)
-                return cursor.rowcount == 1
+                if cursor.rowcount != 1:
+                    return None
         except psycopg.errors.IntegrityError:
-            return False
+            return None
         except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
-            return False
+            return None
         except (psycopg.OperationalError, PoolTimeout) as error:
             # After a restart of the server every kept connection is broken: one failure is enough.
             self._pool.check()
             raise Unavailable(f"the database is not available: {type(error).__name__}") from error
+        metrics.COMMIT_OBJECTS.observe(1)
+        metrics.COMMIT_DURATION.observe(perf_counter() - began_s)
+        return counted([Outcome(received, "new", None)])[0]
 
     def close(self) -> None:
         """Close the connections."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import as_file, files
+from time import perf_counter
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
@@ -12,6 +13,7 @@ from procrastinate import App, PsycopgConnector
 from psycopg.rows import class_row, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from bfr_core import metrics, tracing
 from bfr_core.errors import Denied, Unavailable
 
 Row = TypeVar("Row")
@@ -121,8 +123,18 @@ class Database:
         A second one would be another transaction. Raises as `transaction`.
         """
         try:
-            async with self.pool.connection() as connection:
-                yield Transaction(connection)
+            asked_s = perf_counter()
+            with tracing.span("database transaction"):
+                async with self.pool.connection() as connection:
+                    began_s = perf_counter()
+                    metrics.DATABASE_WAIT.observe(began_s - asked_s)
+                    outcome = "rolled_back"
+                    try:
+                        yield Transaction(connection)
+                        outcome = "committed"
+                    finally:
+                        duration = metrics.of(metrics.DATABASE_DURATION, outcome)
+                        duration.observe(perf_counter() - began_s)
         except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
             raise
         except psycopg.errors.UndefinedTable as error:

@@ -18,6 +18,8 @@ from procrastinate.worker import Worker
 
 from bfr_core.database import CREATE_AUDIT_PARTITIONS, Transaction
 from bfr_core.errors import ArchiveError, Unavailable
+from bfr_core.metrics import outcome_of
+from bfr_core.observation import Observation
 
 if TYPE_CHECKING:
     from bfr_core.store import Store
@@ -103,9 +105,21 @@ async def _run_again(job: Job) -> None:
             await app.job_manager.finish_job(job, Status.ABORTED, delete_job=True)
 
 
-async def _tell_failure(
+async def _observed(
     run_job: Callable[[], Awaitable[Any]], context: JobContext, worker: Worker
 ) -> Any:
+    observation = Observation("job", context.job.task_name)
+    outcome = "success"
+    try:
+        return await _tell_failure(run_job, context)
+    except BaseException as error:
+        outcome = outcome_of(error)
+        raise
+    finally:
+        observation.end(outcome)
+
+
+async def _tell_failure(run_job: Callable[[], Awaitable[Any]], context: JobContext) -> Any:
     # Procrastinate would tell of the last attempt only, which comes days after the first, and
     # with the text of every error: that of the database may quote a row.
     try:
@@ -149,7 +163,7 @@ async def _run_worker(store: "Store", stop: asyncio.Event) -> None:
                     additional_context={"store": store},
                     delete_jobs="never",
                     shutdown_graceful_timeout=store.settings.stop_timeout_s,
-                    worker_middleware=[_tell_failure],
+                    worker_middleware=[_observed],
                 )
             )
             stopped = asyncio.create_task(stop.wait())

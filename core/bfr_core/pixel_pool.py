@@ -4,18 +4,22 @@ A codec that meets a broken frame may take its process down: it takes one call w
 """
 
 import asyncio
+import logging
 import multiprocessing
 import os
 import pickle
 import queue
 import signal
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from time import perf_counter
 from typing import Any, ParamSpec, TypeVar
 
+from bfr_core import metrics, tracing
 from bfr_core.errors import Unavailable
 
 _Arguments = ParamSpec("_Arguments")
@@ -71,13 +75,15 @@ class PixelPool:
             if self._waiting >= self._waiting_max:
                 raise Unavailable(f"{self._waiting} frames wait for a pixel worker already.")
             self._waiting += 1
+            metrics.PIXEL_CALLS_OPEN.inc()
             call.future.add_done_callback(self._count_done)
             if len(self._threads) < min(self._workers_max, self._waiting):
                 thread = threading.Thread(target=self._serve, name="pixel-pool", daemon=True)
                 self._threads.append(thread)
                 thread.start()
             self._calls.put(call)
-        result: _Result = await asyncio.wrap_future(call.future)
+        with tracing.span(f"pixels {function.__name__}"):
+            result: _Result = await asyncio.wrap_future(call.future)
         return result
 
     def close(self) -> None:
@@ -96,6 +102,7 @@ class PixelPool:
     def _count_done(self, _: "Future[Any]") -> None:
         with self._lock:
             self._waiting -= 1
+        metrics.PIXEL_CALLS_OPEN.dec()
 
     def _serve(self) -> None:
         """Hand calls to one worker process, and to another when it dies."""
@@ -164,6 +171,19 @@ class _Worker:
 
         Raises EOFError or OSError when the process has died, Unavailable when it takes too long.
         """
+        began_s = perf_counter()
+        outcome = "unavailable"
+        metrics.PIXEL_PROCESSES_BUSY.inc()
+        try:
+            succeeded, result = self._call(call, call_max_s)
+            outcome = "success" if succeeded else metrics.outcome_of(result)
+            return succeeded, result
+        finally:
+            metrics.PIXEL_PROCESSES_BUSY.dec()
+            duration = metrics.of(metrics.PIXEL_CALL_DURATION, call.function.__name__, outcome)
+            duration.observe(perf_counter() - began_s)
+
+    def _call(self, call: _Call, call_max_s: float) -> tuple[bool, Any]:
         self.connection.send((call.function, call.args, call.kwargs))
         if not self.connection.poll(call_max_s):
             raise Unavailable(f"The pixel worker needs more than {call_max_s:g} s for this frame.")
@@ -174,6 +194,9 @@ class _Worker:
 def _work(connection: "Connection[Any, Any]") -> None:
     """Make the calls that come down the pipe, until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What a library has to say here quotes values of the object; the caller gets the error.
+    logging.disable()
+    warnings.simplefilter("ignore")
     threading.Thread(target=_end_with_parent, daemon=True).start()
     connection.send(None)
     while True:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import orjson
 import zstandard
 
-from bfr_core import policy
+from bfr_core import metrics, policy
 from bfr_core.access import Access
 from bfr_core.blobs import PACK_HEADER_BYTES, RECORD, BlobRef, FileBlobs, Pack, digest_of
 from bfr_core.connections import Archive
-from bfr_core.errors import Denied, Invalid
+from bfr_core.errors import ArchiveError, Denied, Invalid
 from bfr_core.frames import frame_ranges
 from bfr_core.header import Header, HeaderLimits, read_dataset, read_header
 from bfr_core.instances import InstanceAttributes, read_attributes
@@ -178,6 +178,13 @@ class Incoming:
 
         Raises Invalid when the object is larger than allowed, Unavailable when the disk is full.
         """
+        try:
+            self._write(data)
+        except ArchiveError as error:
+            metrics.count_refused(self._reception.door, error)
+            raise
+
+    def _write(self, data: bytes | bytearray | memoryview) -> None:
         self._size_bytes += len(data)
         if self._size_bytes > self._reception.settings.object_max_bytes:
             raise Invalid(
@@ -203,8 +210,10 @@ class Incoming:
             if self._large is not None:
                 return self._finish_large(self._large)
             return self._finish_small()
-        except BaseException:
+        except BaseException as error:
             self.abort()
+            if isinstance(error, ArchiveError):
+                metrics.count_refused(self._reception.door, error)
             raise
 
     def abort(self) -> None:

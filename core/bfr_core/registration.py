@@ -5,22 +5,27 @@ the commit has returned, never before.
 """
 
 import asyncio
+import contextvars
 import hashlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 
-from bfr_core import audit, events, jobs
+from bfr_core import audit, events, jobs, metrics, tracing
 from bfr_core.database import Database, Transaction
 from bfr_core.errors import ArchiveError, Conflict, Unavailable
 from bfr_core.manifest import Frames
 from bfr_core.placing import Place, find_place
 from bfr_core.receiving import Received
 from bfr_core.sealed import SealedSeries
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 log = logging.getLogger("bfr.registration")
 
@@ -109,6 +114,8 @@ class _Waiting:
 
     received: Sequence[Received]
     future: asyncio.Future[list[Outcome]]
+    since_s: float = field(default_factory=perf_counter)
+    span: "Span | None" = field(default_factory=tracing.current)
 
 
 class Registration:
@@ -137,9 +144,10 @@ class Registration:
         try:
             if unsynced:
                 loop = asyncio.get_running_loop()
-                await loop.run_in_executor(self._syncing, _sync, unsynced)
+                context = contextvars.copy_context()
+                await loop.run_in_executor(self._syncing, context.run, _sync, unsynced)
         except Unavailable as error:
-            return [Outcome(one, None, error) for one in received]
+            return counted([Outcome(one, None, error) for one in received])
         future: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(received, future))
         if self._committer is None or self._committer.done():
@@ -148,7 +156,7 @@ class Registration:
         for outcome in reversed(outcomes):
             if outcome.stored == "identical" or isinstance(outcome.error, Conflict):
                 outcome.received.pack.discard_last(outcome.received.blob)
-        return outcomes
+        return counted(outcomes)
 
     async def _commit_waiting(self) -> None:
         while self._waiting:
@@ -169,10 +177,17 @@ class Registration:
 
     async def _commit_together(self, turn: Sequence[_Waiting]) -> None:
         batch = [received for one in turn for received in one.received]
+        began_s = perf_counter()
+        for one in turn:
+            metrics.COMMIT_WAIT.observe(began_s - one.since_s)
+        metrics.COMMIT_OBJECTS.observe(len(batch))
         try:
-            outcomes = await self._register(batch)
+            with tracing.shared_span("commit", [one.span for one in turn], objects=len(batch)):
+                outcomes = await self._register(batch)
         except Unavailable as error:
             outcomes = [Outcome(one, None, error) for one in batch]
+        finally:
+            metrics.COMMIT_DURATION.observe(perf_counter() - began_s)
         start = 0
         for one in turn:
             if not one.future.done():
@@ -448,6 +463,19 @@ class DuplicateUid(Conflict):
 
 def _frames_json(frames: Frames | None) -> bytes | None:
     return None if frames is None else frames.to_json()
+
+
+def counted(outcomes: list[Outcome]) -> list[Outcome]:
+    """Return the outcomes, which the metrics have counted."""
+    for one in outcomes:
+        door = one.received.reception.door
+        if one.error is not None:
+            metrics.count_refused(door, one.error)
+        elif one.stored is not None:
+            metrics.of(metrics.OBJECTS, door, one.stored).inc()
+            if one.stored == "new":
+                metrics.of(metrics.STORED_BYTES, door).inc(one.received.blob.length)
+    return outcomes
 
 
 def _sync(packs: set[Any]) -> None:

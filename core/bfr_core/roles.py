@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bfr_core import metrics
 from bfr_core.database import Transaction
 from bfr_core.errors import Unavailable
 
@@ -38,6 +39,11 @@ FORGET = """
     DELETE FROM role_beat
     WHERE (role = %(role)s AND instance = %(instance)s) OR beat_at < now() - interval '1 day'
 """
+OWN = """
+    SELECT role, serving AND beat_at > now() - make_interval(secs => %(fresh_s)s) AS ready,
+        detail, beat_at
+    FROM role_beat WHERE role = %(role)s AND instance = %(instance)s
+"""
 # A role that several processes serve is served as long as one of them says so.
 BEST = """
     SELECT DISTINCT ON (role) role,
@@ -54,9 +60,11 @@ async def beat(
 
     `is_serving` gives None when all is well, else what is wrong.
     """
-    instance = f"{socket.gethostname()}:{os.getpid()}"
+    instance = this_instance()
+    loop = asyncio.get_running_loop()
     while not stop.is_set():
         problem = await is_serving()
+        metrics.ROLE_SERVING.set(problem is None)
         try:
             async with store.database.transaction() as tx:
                 await tx.run(
@@ -69,15 +77,28 @@ async def beat(
         except Unavailable:
             # Without a database nobody can read the beat either; the next one tells.
             pass
+        due_s = loop.time() + BEAT_INTERVAL_S
         try:
             await asyncio.wait_for(stop.wait(), BEAT_INTERVAL_S)
         except TimeoutError:
-            continue
+            metrics.EVENT_LOOP_DELAY.observe(max(loop.time() - due_s, 0.0))
+    metrics.ROLE_SERVING.set(0)
     try:
         async with store.database.transaction() as tx:
             await tx.run(FORGET, role=role, instance=instance)
     except Unavailable:
         return
+
+
+def this_instance() -> str:
+    """Return the name of this process among those that serve."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+async def process_state(tx: Transaction, role: str) -> RoleState:
+    """Return the state of the role in this process alone."""
+    state = await tx.one(RoleState, OWN, role=role, instance=this_instance(), fresh_s=BEAT_FRESH_S)
+    return state or RoleState(role, False, "has not started", None)
 
 
 async def role_states(tx: Transaction, roles: tuple[str, ...]) -> list[RoleState]:

@@ -7,9 +7,10 @@ and replaces the old one in one transaction. Readers see either the one or the o
 import asyncio
 import datetime
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING
 
-from bfr_core import events, jobs
+from bfr_core import events, jobs, metrics
 from bfr_core.database import Transaction
 from bfr_core.instance_rows import read_instance_row
 from bfr_core.manifest import StoredInstance, in_order, write_manifest
@@ -73,6 +74,7 @@ async def seal_series(store: "Store", series_id: int) -> float:
         if series.quiet_s < store.settings.seal_quiet_s:
             return store.settings.seal_quiet_s - series.quiet_s
         entries = await receiving_instances(tx, [series_id])
+    began_s = perf_counter()
     fresh = [instance.sop_instance_uid for instance, _ in entries]
     if series.manifest_key is not None:
         index = await store.sealed.read_index(series.manifest_key, series.manifest_index_bytes)
@@ -107,6 +109,9 @@ async def seal_series(store: "Store", series_id: int) -> float:
             if series.manifest_key is not None:
                 # Somebody may be reading it: it goes an hour later.
                 await jobs.defer_delete_blob(tx, series.manifest_key, datetime.timedelta(hours=1))
+    metrics.SEALING_DURATION.observe(perf_counter() - began_s)
+    metrics.MANIFEST_BYTES.observe(len(manifest.data))
+    metrics.MANIFEST_INSTANCES.observe(len(entries))
     if not sealed:  # an instance arrived meanwhile
         await asyncio.to_thread(store.blobs.delete, key)
         return store.settings.seal_quiet_s

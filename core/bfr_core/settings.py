@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
@@ -97,6 +98,16 @@ class Settings:
     ] = 2
     rendered_max_pixels: Annotated[int, "Largest frame that is rendered, in pixels"] = 100_000_000
     log_level: Annotated[str, "debug, info, warning or error"] = "info"
+    log_format: Annotated[str, "text, or json: one object a line"] = "text"
+    observe_host: Annotated[
+        str, "Address of observe_port; whoever reaches it may read figures, never data of persons"
+    ] = "127.0.0.1"
+    observe_port: Annotated[
+        int, "Port on which every role answers /metrics, /healthz and /readyz; 0: none"
+    ] = 0
+    traces_endpoint: Annotated[
+        str, "OTLP/HTTP address that traces are sent to (http://…/v1/traces); empty: no traces"
+    ] = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
@@ -134,6 +145,11 @@ class Settings:
         return result
 
     @property
+    def run_dir(self) -> Path:
+        """The folder in which the processes of this machine find each other."""
+        return self.data_dir / "run"
+
+    @property
     def blobs_dir(self) -> Path:
         """The folder of packs and manifests."""
         return self.data_dir / "blobs"
@@ -144,8 +160,9 @@ NOT_SETTINGS = frozenset({"BFR_REQUIRE_PEERS", "BFR_TEST_DATABASE_BIN_DIR", "BFR
 
 ROLE_NAMES = ("web", "dimse", "worker")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
 URL_SCHEMES = ("postgresql://", "postgres://")
-PORTS = ("http_port", "dimse_port")
+PORTS = ("http_port", "dimse_port", "observe_port")
 MAY_BE_ZERO = (
     *PORTS,
     "free_space_min_bytes",
@@ -188,9 +205,21 @@ def _checked(field: str, value: object) -> object:
             raise ValueError(f"each of {', '.join(ROLE_NAMES)} at most once, at least one of them")
     elif field == "log_level" and str(value).lower() not in LOG_LEVELS:
         raise ValueError(f"{value!r} is none of {', '.join(LOG_LEVELS)}")
+    elif field == "log_format" and value not in LOG_FORMATS:
+        raise ValueError(f"{value!r} is none of {', '.join(LOG_FORMATS)}")
+    elif field == "traces_endpoint" and value and not _is_http_address(str(value)):
+        raise ValueError("an OTLP collector is named by an address that begins with http(s)://")
     elif field.endswith("_url") and value:
         _check_database_url(str(value))
     return value
+
+
+def _is_http_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _check_database_url(url: str) -> None:

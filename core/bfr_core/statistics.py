@@ -37,6 +37,15 @@ class TroubledJobs:
     failed: int  # have failed for good
 
 
+@dataclass(frozen=True, slots=True)
+class TaskJobs:
+    """How many background jobs of one kind are in one state."""
+
+    task: str  # "seal", "delete_blob", …
+    state: str  # "todo", "doing" or "failed"
+    jobs: int
+
+
 TROUBLED_AFTER_ATTEMPTS = 5
 ARCHIVE_CONTENTS = """
     SELECT archive.ae_title, archive.name, connection.name AS connection,
@@ -56,8 +65,18 @@ JOB_COUNTS = """
         count(*) FILTER (WHERE status = 'failed') AS failed
     FROM procrastinate_jobs WHERE status IN ('todo', 'doing', 'failed')
 """
-
-
+JOBS_BY_TASK = """
+    SELECT task_name AS task, status::text AS state, count(*) AS jobs FROM procrastinate_jobs
+    WHERE status IN ('todo', 'doing', 'failed') GROUP BY task_name, status
+"""
+# A job that was not put off is due since it was deferred.
+OLDEST_WAITING_JOB = """
+    SELECT coalesce(extract(epoch FROM now() - min(coalesce(scheduled_at, (
+        SELECT max(at) FROM procrastinate_events
+        WHERE job_id = procrastinate_jobs.id AND type = 'deferred')))), 0)::float8
+    FROM procrastinate_jobs
+    WHERE status = 'todo' AND (scheduled_at IS NULL OR scheduled_at <= now())
+"""
 TROUBLED_JOBS = """
     SELECT task_name AS task,
         count(*) FILTER (WHERE status <> 'failed') AS retried,
@@ -76,6 +95,16 @@ async def archive_contents(tx: Transaction) -> list[ArchiveContent]:
 async def job_counts(tx: Transaction) -> JobCounts:
     """Return the state of the background work."""
     return await tx.one(JobCounts, JOB_COUNTS) or JobCounts(0, 0, 0)
+
+
+async def jobs_by_task(tx: Transaction) -> list[TaskJobs]:
+    """Return how many jobs of each kind wait, run and have failed for good."""
+    return await tx.all(TaskJobs, JOBS_BY_TASK)
+
+
+async def oldest_waiting_job_s(tx: Transaction) -> float:
+    """Return for how long the job that has been due for longest waits; 0 when none does."""
+    return float(await tx.value(OLDEST_WAITING_JOB))
 
 
 async def troubled_jobs(tx: Transaction) -> list[TroubledJobs]:

@@ -1,5 +1,6 @@
 """The resources of PS3.18 chapter 10, below the joint root and below each archive."""
 
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.requests import Request
@@ -56,6 +57,20 @@ def routes() -> list[Route]:
         for root in ROOTS
         for path, handlers in offered.items()
     ] + [Route(root + "{path:path}", no_resource) for root in ROOTS]
+
+
+def transactions() -> dict[tuple[str, str], tuple[str, str]]:
+    """Return the transaction and the resource behind the method and path of each route."""
+    names = {
+        (method, root + path): (_door_of(handler), path)
+        for root in ROOTS
+        for method, path, handler in RESOURCES
+    }
+    return names | {("GET", root + "{path:path}"): ("DICOMweb", "none") for root in ROOTS}
+
+
+def _door_of(handler: Handler) -> str:
+    return str(sys.modules[handler.__module__].DOOR)
 
 
 def _by_method(handlers: Mapping[str, Handler]) -> Handler:

@@ -248,7 +248,9 @@ async def test_readiness_waits_for_every_role(portal: Web) -> None:
     assert (await portal.client.get("/healthz")).text == "ok\n"
     waiting = await portal.client.get("/readyz")
     assert waiting.status_code == 503
-    assert waiting.json() == dict.fromkeys(("web", "dimse", "worker"), "has not started")
+    engines = {"database": True, "disk": True}
+    absent = dict.fromkeys(("web", "dimse", "worker"), "has not started")
+    assert waiting.json() == {**absent, **engines}
     stop = asyncio.Event()
 
     async def well() -> str | None:
@@ -264,7 +266,7 @@ async def test_readiness_waits_for_every_role(portal: Web) -> None:
 
     await until(is_ready)
     ready = await portal.client.get("/readyz")
-    assert ready.json() == {"web": True, "dimse": True, "worker": True}
+    assert ready.json() == {"web": True, "dimse": True, "worker": True, **engines}
     stop.set()
     await asyncio.gather(*beats)
     assert (await portal.client.get("/readyz")).status_code == 503

@@ -27,7 +27,7 @@ async def arrive(store: Store, reception: Reception, dataset: Dataset) -> tuple[
     def run() -> tuple[Received, bool]:
         received = receive(reception, part10_bytes(dataset))
         received.sync()
-        return received, store.continuing.commit(received)
+        return received, store.continuing.commit(received) is not None
 
     return await asyncio.to_thread(run)
 

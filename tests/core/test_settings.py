@@ -24,6 +24,10 @@ def value_of(name: str) -> st.SearchStrategy[object]:
         return st.integers(0, 65535)
     if name == "log_level":
         return st.sampled_from(["debug", "info", "warning", "error"])
+    if name == "log_format":
+        return st.sampled_from(["text", "json"])
+    if name == "traces_endpoint":
+        return st.sampled_from(["", "http://127.0.0.1:4318/v1/traces", "https://collector/v1"])
     if name == "roles":
         return st.lists(st.sampled_from(ROLE_NAMES), min_size=1, unique=True).map(tuple)
     if name.endswith("_url"):
@@ -84,6 +88,10 @@ def test_what_is_no_number_is_named_with_its_variable(field: str, text: str) -> 
         ("BFR_ROLES", ","),
         ("BFR_ROLES", "web,web"),
         ("BFR_LOG_LEVEL", "loud"),
+        ("BFR_LOG_FORMAT", "xml"),
+        ("BFR_OBSERVE_PORT", "65536"),
+        ("BFR_TRACES_ENDPOINT", "collector:4318"),
+        ("BFR_TRACES_ENDPOINT", "http://[collector"),
         ("BFR_DATA_DIR", ""),
         ("BFR_DATABASE_URL", "host=localhost dbname=bfr"),
         ("BFR_DATABASE_URL", "postgresql://host/bfr?colour=blue"),

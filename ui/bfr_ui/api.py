@@ -17,6 +17,7 @@ from bfr_core.patients import Patient, PatientStudy, StudySeries
 from bfr_core.store import Store
 from bfr_ui.errors import problem
 
+TRANSACTION = "portals"
 PATIENTS_MAX = 200
 STUDIES_MAX = 1000
 EVENTS_SHOWN = 30
@@ -146,6 +147,11 @@ def routes() -> list[Route]:
         Route(path, _endpoint(handler), methods=[method]) for method, path, handler in RESOURCES
     ]
     return [*offered, Route("/api/{path:path}", _endpoint(_no_resource))]
+
+
+def transactions() -> dict[tuple[str, str], tuple[str, str]]:
+    """Return the transaction and the resource behind the method and path of each route."""
+    return {(method, path): (TRANSACTION, path) for method, path, _ in RESOURCES}
 
 
 async def _no_resource(request: Request, store: Store, access: Access) -> object:

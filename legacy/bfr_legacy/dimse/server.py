@@ -21,7 +21,7 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.transport import AssociationServer, RequestHandler
 
-from bfr_core import roles
+from bfr_core import metrics, roles
 from bfr_core.errors import ArchiveError
 from bfr_core.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from bfr_core.store import Store
@@ -29,10 +29,12 @@ from bfr_legacy.dimse import echo, peers, store_scp
 from bfr_legacy.dimse.association import StreamAssociation
 from bfr_legacy.dimse.bridge import Bridge
 from bfr_legacy.dimse.negotiation import Negotiated, Service, negotiate
+from bfr_legacy.dimse.observed import observed
 from bfr_legacy.dimse.peers import Peer
 from bfr_legacy.dimse.status import (
     APPLICATION_CONTEXT_NAME_NOT_SUPPORTED,
     LOCAL_LIMIT_EXCEEDED,
+    REJECTION_REASONS,
     TEMPORARY_CONGESTION,
     Rejection,
     answer_to,
@@ -219,6 +221,7 @@ class DimseServer:
                 else:
                     self._connections[association] = decision
         if isinstance(decision, Rejection):
+            _count_rejected(decision)
             log.warning(
                 "association rejected: calling=%r called=%r remote=%s result=%d source=%d"
                 " reason=%d",
@@ -226,6 +229,8 @@ class DimseServer:
             )
             return decision
         proposed = request.presentation_context_definition_list
+        metrics.ASSOCIATIONS_ACCEPTED.inc()
+        metrics.ASSOCIATIONS_OPEN.inc()
         negotiated = negotiate(self._services, proposed)
         self._prepare(association, decision, negotiated)
         log.info(
@@ -251,7 +256,7 @@ class DimseServer:
         association.acceptor.supported_contexts = negotiated.supported
         for service in self._services:
             for event, handler in service.handlers:
-                association.bind(event, handler, [peer])
+                association.bind(event, observed(event, handler), [peer])
             if service.stay is not None:
                 association.stream.storage = service.stay(peer)
                 association.stream.storage_contexts = frozenset(
@@ -264,6 +269,8 @@ class DimseServer:
         with self._lock:
             peer = self._connections.pop(association)
             self._admitted -= peer is not None
+        if peer is not None:
+            metrics.ASSOCIATIONS_OPEN.dec()
         storage = association.stream.storage
         if peer is not None and storage is not None:
             log.info(
@@ -314,6 +321,7 @@ class _Listener(AssociationServer):
     def verify_request(self, request: Any, client_address: Any) -> bool:
         if self.door.has_room():
             return True
+        metrics.of(metrics.ASSOCIATIONS_REJECTED, "too_many_connections").inc()
         log.warning("connection closed: too many connections, remote=%s", client_address[0])
         return False
 
@@ -325,6 +333,10 @@ class _Listener(AssociationServer):
 
     def service_actions(self) -> None:
         """Do nothing: pynetdicom would collect garbage, which no association leaves here."""
+
+
+def _count_rejected(rejection: Rejection) -> None:
+    metrics.of(metrics.ASSOCIATIONS_REJECTED, REJECTION_REASONS[rejection]).inc()
 
 
 def silence_pynetdicom() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from bfr_core.errors import ArchiveError, Conflict, Denied, Invalid, NotFound, Unavailable
+from bfr_core.metrics import outcome_of
 from bfr_core.receiving import MismatchedObject
 from bfr_core.registration import DuplicateUid
 
@@ -19,6 +20,7 @@ OUT_OF_RESOURCES = 0xA700
 DOES_NOT_MATCH_SOP_CLASS = 0xA900  # also: SOP Instance UID of command set and data set differ
 CANNOT_UNDERSTAND = 0xC000
 DOES_NOT_FIT = 0xC001  # one of the Cxxx codes: understood, but contradicts what is stored
+CANCELLED = 0xFE00  # PS3.7 §C.3
 NO_LONGER_HERE = 0xC002  # one of the Cxxx codes: what the object belongs to is gone
 
 ERROR_COMMENT_MAX = 64  # Error Comment (0000,0902) is an LO
@@ -38,6 +40,14 @@ CALLING_AE_TITLE_NOT_RECOGNISED = Rejection(1, 1, 3)
 CALLED_AE_TITLE_NOT_RECOGNISED = Rejection(1, 1, 7)
 TEMPORARY_CONGESTION = Rejection(2, 3, 1)
 LOCAL_LIMIT_EXCEEDED = Rejection(2, 3, 2)
+REJECTION_REASONS = {
+    NO_REASON_GIVEN: "no_reason_given",
+    APPLICATION_CONTEXT_NAME_NOT_SUPPORTED: "application_context_name_not_supported",
+    CALLING_AE_TITLE_NOT_RECOGNISED: "calling_ae_title_not_recognised",
+    CALLED_AE_TITLE_NOT_RECOGNISED: "called_ae_title_not_recognised",
+    TEMPORARY_CONGESTION: "temporary_congestion",
+    LOCAL_LIMIT_EXCEEDED: "local_limit_exceeded",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +73,24 @@ ANSWERS: dict[type[ArchiveError], Answer] = {
 def answer_to(error: ArchiveError) -> Answer:
     """Return the row of the table for this error; a subclass without a row has its parent's."""
     return next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
+
+
+OUTCOMES = {
+    SUCCESS: "success",
+    PROCESSING_FAILURE: "failed",
+    SOP_CLASS_NOT_SUPPORTED: "invalid",
+    CANCELLED: "aborted",
+    **{answer.status: outcome_of(kind("")) for kind, answer in ANSWERS.items()},
+}
+
+
+def outcome_of_status(status: int) -> str:
+    """Return what the status makes of a transaction, in the words of `metrics.outcome_of`."""
+    if status in OUTCOMES:
+        return OUTCOMES[status]
+    # PS3.7 Annex C: 0001H, 0107H, 0116H and Bxxx are warnings, FF0x is pending.
+    is_well = status >> 12 == 0xB or status >> 8 == 0xFF or status in (0x0001, 0x0107, 0x0116)
+    return "success" if is_well else "failed"
 
 
 def error_comment(message: str) -> str:

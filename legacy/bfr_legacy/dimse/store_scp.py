@@ -12,13 +12,20 @@ from pynetdicom.service_class import ServiceClass, StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 
 from bfr_core.errors import ArchiveError, Invalid
+from bfr_core.observation import Observation
 from bfr_core.receiving import Incoming, Received, Reception
 from bfr_core.registration import Outcome
 from bfr_core.store import Store
 from bfr_legacy.dimse.bridge import Bridge
 from bfr_legacy.dimse.negotiation import DICOM_ROOT, Service, is_uid
 from bfr_legacy.dimse.peers import Peer
-from bfr_legacy.dimse.status import PROCESSING_FAILURE, SOP_CLASS_NOT_SUPPORTED, SUCCESS, answer_to
+from bfr_legacy.dimse.status import (
+    PROCESSING_FAILURE,
+    SOP_CLASS_NOT_SUPPORTED,
+    SUCCESS,
+    answer_to,
+    outcome_of_status,
+)
 
 T = TypeVar("T")
 
@@ -37,9 +44,8 @@ def storage(store: Store, bridge: Bridge) -> Service:
 
     def commit(received: Received) -> Outcome:
         received.sync()  # here, in the association's own thread, while others commit
-        if store.continuing.commit(received):
-            return Outcome(received, "new", None)
-        return bridge.run(store.commit([received]), COMMIT_TIMEOUT_S)[0]
+        outcome = store.continuing.commit(received)
+        return outcome or bridge.run(store.commit([received]), COMMIT_TIMEOUT_S)[0]
 
     def stay(peer: Peer) -> StorageStay:
         return StorageStay(
@@ -84,6 +90,7 @@ class StorageStay:
         self._incoming: Incoming | None = None
         self._refusal: tuple[int, str] | None = None
         self._sop_instance_uid = ""
+        self._observation: Observation | None = None
         self.stored = 0
         self.refused = 0
 
@@ -100,6 +107,7 @@ class StorageStay:
         `context_sop_class_uid` is empty when the presentation context is not one of storage.
         """
         self._refusal = None
+        self._observation = Observation(DOOR)
         self._sop_instance_uid = sop_instance_uid
         if sop_class_uid != context_sop_class_uid:
             self.refuse(SOP_CLASS_NOT_SUPPORTED, "the presentation context is of another SOP class")
@@ -126,12 +134,24 @@ class StorageStay:
 
     def write(self, data: memoryview) -> None:
         """Pass on the next bytes of the data set."""
+        if self._observation is not None:
+            self._observation.received_bytes += len(data)
         incoming = self._incoming
         if incoming is not None:
             self._attempt(lambda: incoming.write(data))
 
     def finish(self) -> tuple[int, str]:
         """Return Status and Error Comment for the object, Success once it is committed."""
+        status, message = self._finish()
+        self._observed(outcome_of_status(status))
+        return status, message
+
+    def _observed(self, outcome: str) -> None:
+        observation, self._observation = self._observation, None
+        if observation is not None:
+            observation.end(outcome)
+
+    def _finish(self) -> tuple[int, str]:
         incoming, self._incoming = self._incoming, None
         if incoming is not None and self._refusal is None:
             received = self._attempt(incoming.finish)
@@ -161,6 +181,7 @@ class StorageStay:
     def close(self) -> None:
         """End the stay."""
         self.abort()
+        self._observed("aborted")
         reception, self._reception = self._reception, None
         if reception is not None:
             self._attempt(reception.close)
