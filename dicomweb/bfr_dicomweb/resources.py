@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from bfr_core.access import Access
-from bfr_core.blobs import BlobReader
+from bfr_core.blobs import BlobReader, BlobRef
 from bfr_core.connections import Archive, find_archive
 from bfr_core.errors import NotFound
 from bfr_core.store import Store
@@ -125,9 +125,10 @@ async def opened(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 async def stream_pieces(store: Store, pieces: Sequence[bytes | BlobRange]) -> AsyncIterator[bytes]:
     """Yield the pieces in order, ranges read in large batches one batch ahead of the client.
 
-    Memory stays at two batches whatever the pieces' size.
+    Memory stays at two batches, and a reader's window, whatever the pieces' size.
     """
-    reader = BlobReader(store.blobs)
+    ranges = [piece for piece in pieces if isinstance(piece, BlobRange)]
+    reader = BlobReader(store.blobs, [BlobRef(one.key, one.offset, one.length) for one in ranges])
     batches = _batches(pieces)
     try:
         ahead = asyncio.create_task(asyncio.to_thread(_read_batch, reader, next(batches, [])))
