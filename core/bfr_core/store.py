@@ -49,7 +49,7 @@ def blobs_of(settings: Settings) -> FileBlobs:
     urls = [url for url in (settings.bucket_url, settings.second_bucket_url) if url]
     if not urls:
         return FileBlobs(*folder)
-    # Loaded by those alone who use it, for a quick start.
+    # Loaded by those alone who have one, for a quick start.
     from bfr_core.buckets import Bucket
     from bfr_core.spool import SpooledBlobs
 

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 from bfr_core import jobs
 from bfr_core.blobs import is_growing
+from bfr_core.buckets import Bucket, staged
 from bfr_core.database import Transaction
 from bfr_core.errors import ArchiveError, NotFound
+from bfr_core.spool import SpooledBlobs
 
 if TYPE_CHECKING:
-    from bfr_core.buckets import Bucket
-    from bfr_core.spool import SpooledBlobs
     from bfr_core.store import Store
 
 log = logging.getLogger("bfr.uploading")
@@ -72,6 +72,13 @@ TELL_COPIES = """
         second_copy_at = CASE WHEN 2 = ANY(%(copies)s) THEN now() ELSE second_copy_at END
     WHERE key = %(key)s
 """
+ADOPT = """
+    INSERT INTO spooled_blob (key, first_copy_at, second_copy_at)
+    VALUES (%(key)s, now(), CASE WHEN %(two)s THEN now() END)
+    ON CONFLICT (key) DO UPDATE
+    SET first_copy_at = coalesce(spooled_blob.first_copy_at, excluded.first_copy_at),
+        second_copy_at = coalesce(spooled_blob.second_copy_at, excluded.second_copy_at)
+"""
 # Manifests stay longest: they are small, and with them metadata is there when the store is not.
 MAY_LEAVE = f"""
     SELECT key FROM spooled_blob WHERE NOT {WAITING}
@@ -85,12 +92,8 @@ STATE = f"""
 """
 
 
-def spooled_blobs(store: "Store") -> "SpooledBlobs | None":
+def spooled_blobs(store: "Store") -> SpooledBlobs | None:
     """Return the blobs of the store when there are buckets behind them, else None."""
-    if not store.settings.bucket_url:
-        return None
-    from bfr_core.spool import SpooledBlobs
-
     return store.blobs if isinstance(store.blobs, SpooledBlobs) else None
 
 
@@ -109,6 +112,11 @@ async def forget(tx: Transaction, keys: Sequence[str]) -> None:
 async def tell_copies(tx: Transaction, key: str, copies: Sequence[int]) -> bool:
     """Record that the buckets with these numbers, from 1, hold the blob; False when it is gone."""
     return bool(await tx.run(TELL_COPIES, key=key, copies=list(copies)))
+
+
+async def adopt(tx: Transaction, key: str, *, two: bool) -> None:
+    """Record that a blob of the folder lies in every bucket, whether it was known or not."""
+    await tx.run(ADOPT, key=key, two=two)
 
 
 async def spool_state(tx: Transaction, *, buckets: int) -> SpoolState:
@@ -130,7 +138,7 @@ async def upload_spool(store: "Store") -> float | None:
     return again_s
 
 
-async def make_room(store: "Store", blobs: "SpooledBlobs") -> int:
+async def make_room(store: "Store", blobs: SpooledBlobs) -> int:
     """Let the oldest blobs that every bucket holds leave the spool until there is room.
 
     Returns how many left.
@@ -157,7 +165,7 @@ async def make_room(store: "Store", blobs: "SpooledBlobs") -> int:
 class _Uploader:
     """One turn of uploading."""
 
-    def __init__(self, store: "Store", blobs: "SpooledBlobs") -> None:
+    def __init__(self, store: "Store", blobs: SpooledBlobs) -> None:
         self._store = store
         self._blobs = blobs
         self._away: set[int] = set()  # numbers of buckets, from 1
@@ -212,10 +220,8 @@ class _Uploader:
         if not known:  # it was deleted meanwhile
             await asyncio.to_thread(self._blobs.delete_everywhere, blob.key)
 
-    def _copy_to(self, bucket: "Bucket", key: str) -> bool:
+    def _copy_to(self, bucket: Bucket, key: str) -> bool:
         """Return False for a pack that may still grow. Raises NotFound, Unavailable."""
-        from bfr_core.buckets import staged
-
         path = self._blobs.path(key)
         if path.exists():
             if is_growing(path):
@@ -226,7 +232,7 @@ class _Uploader:
                 bucket.put(key, copy)
         return True
 
-    def _is_in(self, bucket: "Bucket", key: str) -> bool:
+    def _is_in(self, bucket: Bucket, key: str) -> bool:
         # It had left the folder when a second sealing told of it again.
         try:
             return bucket.size_bytes(key) == self._blobs.size_bytes(key)
