@@ -1,6 +1,7 @@
 """A real S3 server for tests: OpenStack Swift with its S3 door, five processes on loopback."""
 
 import datetime
+import getpass
 import signal
 import subprocess
 import time
@@ -105,7 +106,7 @@ class ObjectStorage:
         (directory / "disk").mkdir()
         (directory / "swift.conf").write_text(SWIFT_CONF)
         account, _, name = ACCESS_KEY_ID.partition(":")
-        given = {"directory": directory, "user": "root", "region": REGION}
+        given = {"directory": directory, "user": getpass.getuser(), "region": REGION}
         for server in SERVERS:
             port = free_port()
             self._write(f"{server}-server.conf", SERVER_CONF, name=server, port=port, **given)
@@ -174,7 +175,15 @@ class ObjectStorage:
 
     def start(self) -> None:
         """Start and return when it answers."""
-        cache = [self._memcached, "-u", "root", "-l", "127.0.0.1", "-p", str(self._cache_port)]
+        cache = [
+            self._memcached,
+            "-u",
+            getpass.getuser(),
+            "-l",
+            "127.0.0.1",
+            "-p",
+            str(self._cache_port),
+        ]
         commands = {"memcached": cache} | {
             name: [program, str(self.directory / f"{name}-server.conf")]
             for name, program in self._programs.items()
@@ -213,6 +222,16 @@ class ObjectStorage:
     def log(self) -> str:
         """What the servers have said."""
         return "\n".join(path.read_text()[-2000:] for path in self.directory.glob("*.log"))
+
+    def freeze(self) -> None:
+        """Let it hang: connections are taken, nothing is answered."""
+        for process in self._processes:
+            process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        for process in self._processes:
+            process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """Stop it, as when the data centre is away; its objects stay."""

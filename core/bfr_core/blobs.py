@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -260,7 +261,7 @@ class BlobReader:
             more = min(max(room, 0), first.offset + first.length - wanted.offset - wanted.length)
             window = [BlobRef(wanted.key, wanted.offset, wanted.length + more)]
             room -= more
-        for ref in list(self._planned)[1:]:
+        for ref in islice(self._planned, 1, None):
             if room <= 0:
                 break
             if self._file(ref.key) is None:

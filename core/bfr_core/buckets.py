@@ -37,7 +37,7 @@ CONNECT_TIMEOUT = timedelta(seconds=3)
 REQUEST_TIMEOUT = timedelta(seconds=60)  # of one window or part
 RETRIES = 2
 RETRY_TIMEOUT = timedelta(seconds=10)
-AWAY_S = 5.0  # how long a store that did not answer is not asked again
+AWAY_S = 5.0  # how long a store that did not answer is asked after the others
 KEYS_READ_AGAIN = timedelta(minutes=5)
 
 

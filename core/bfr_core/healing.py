@@ -165,7 +165,8 @@ class _Healer:
                 for place, size in zip(places, sizes, strict=True)
             )
             raise NotFound(f"blob {key} is whole nowhere ({found})")
-        source = places[whole.index(True)]
+        # What is in the folder may leave it meanwhile.
+        source = self._blobs if whole[0] else places[whole.index(True)]
         copied = []
         for listing, good in zip(self._listings, whole[1:], strict=True):
             if not good:

@@ -72,11 +72,15 @@ class SpooledBlobs(FileBlobs):
                 excess = max(excess, used - int(EVICT_TO * self.spool_max_bytes))
         return max(excess, 0)
 
-    def evict(self, key: str) -> None:
-        """Remove a blob from the folder alone: the buckets have it."""
-        size = self.path(key).stat().st_size if self.path(key).exists() else 0
+    def evict(self, key: str) -> int:
+        """Remove a blob from the folder alone, for the buckets have it; return its size there."""
+        try:
+            size = self.path(key).stat().st_size
+        except FileNotFoundError:
+            return 0
         self.delete(key)
         self._measured_bytes -= size
+        return size
 
     def keys(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """Yield key and size of every blob, wherever it is, once each in order of keys.
@@ -123,10 +127,8 @@ class SpooledBlobs(FileBlobs):
 
     def _fetch_from(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         reasons = []
-        for bucket in self.buckets:
-            if bucket.is_away:
-                reasons.append(f"{bucket} did not answer a moment ago")
-                continue
+        # One that did not answer a moment ago is asked last: the wait is long.
+        for bucket in sorted(self.buckets, key=lambda bucket: bucket.is_away):
             try:
                 return bucket.read_ranges(key, ranges)
             except (NotFound, Unavailable) as error:

@@ -144,20 +144,20 @@ async def make_room(store: "Store", blobs: SpooledBlobs) -> int:
     Returns how many left.
     """
     left = 0
-    while await asyncio.to_thread(blobs.excess_bytes) > 0:
+    excess = await asyncio.to_thread(blobs.excess_bytes)
+    while excess > 0:
         async with store.database.transaction() as tx:
             rows = await tx.tuples(MAY_LEAVE, two=len(blobs.buckets) > 1, limit=PAGE)
         gone: list[str] = []
         for (key,) in rows:
-            if await asyncio.to_thread(blobs.excess_bytes) <= 0:
-                break
-            await asyncio.to_thread(blobs.evict, key)
-            gone.append(key)
+            if excess > 0:
+                excess -= await asyncio.to_thread(blobs.evict, key)
+                gone.append(key)
         # After the files: what is killed in between finds a file gone, never one without a row.
         async with store.database.transaction() as tx:
             await forget(tx, gone)
         left += len(gone)
-        if len(gone) < PAGE:
+        if not gone:
             break
     return left
 
