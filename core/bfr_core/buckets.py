@@ -37,7 +37,7 @@ CONNECT_TIMEOUT = timedelta(seconds=3)
 REQUEST_TIMEOUT = timedelta(seconds=60)  # of one window or part
 RETRIES = 2
 RETRY_TIMEOUT = timedelta(seconds=10)
-AWAY_S = 5.0  # how long a store that did not answer is asked after the others
+AWAY_S = 5.0  # how long a bucket that failed is asked after the others
 KEYS_READ_AGAIN = timedelta(minutes=5)
 
 
@@ -83,7 +83,7 @@ class Bucket:
 
     @property
     def is_away(self) -> bool:
-        """True when it did not answer a moment ago."""
+        """True when it did not do its work a moment ago: no answer, full, keys refused."""
         return time.monotonic() < self._away_until
 
     def keys(self, prefix: str = "") -> Iterator[tuple[str, int]]:
@@ -204,14 +204,15 @@ class Bucket:
         raise Unavailable(f"{self} does not delete what was written")
 
     def _unavailable(self, error: Exception) -> Unavailable:
-        reason = _reason(str(error))
-        if reason == NO_ANSWER:
+        code = CODE.search(str(error))
+        if code is None or code[1] != INVALID_RANGE:
             self._away_until = time.monotonic() + AWAY_S
-        return Unavailable(f"{self}: {reason}")
+        return Unavailable(f"{self}: {_reason(str(error))}")
 
 
-NO_ANSWER = "does not answer"
+INVALID_RANGE = "InvalidRange"  # tells of one object, everything else of the bucket
 REASONS = {
+    INVALID_RANGE: "the object is too short",
     "NoSuchBucket": "there is no such bucket",
     "NoSuchKey": "there is no such object",
     "AccessDenied": "these keys may not do that",
@@ -228,7 +229,7 @@ def _reason(text: str) -> str:
         return REASONS.get(code[1], code[1])
     if status := STATUS.search(text):
         return f"answers {status[1].strip()}"
-    return NO_ANSWER
+    return "does not answer"
 
 
 def pieces_of(source: BlobSource, key: str) -> Iterator[bytes]:

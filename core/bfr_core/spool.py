@@ -127,7 +127,7 @@ class SpooledBlobs(FileBlobs):
 
     def _fetch_from(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         reasons = []
-        # One that did not answer a moment ago is asked last: the wait is long.
+        # One that failed a moment ago is asked last: the wait may be long.
         for bucket in sorted(self.buckets, key=lambda bucket: bucket.is_away):
             try:
                 return bucket.read_ranges(key, ranges)

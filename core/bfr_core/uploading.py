@@ -171,6 +171,7 @@ class _Uploader:
         self._away: set[int] = set()  # numbers of buckets, from 1
         self._growing = False
         self._failed = False
+        self._copied = False
 
     async def run(self) -> float | None:
         ends_at = time.monotonic() + BUDGET_S
@@ -189,7 +190,7 @@ class _Uploader:
                 break
             for start in range(0, len(page), BLOBS_AT_ONCE):
                 await asyncio.gather(*map(self._copy, page[start : start + BLOBS_AT_ONCE]))
-                if time.monotonic() > ends_at:
+                if time.monotonic() > ends_at and self._copied:
                     return 0.0
             spooled_at, key = page[-1].spooled_at, page[-1].key
         if self._away or self._failed:
@@ -215,6 +216,7 @@ class _Uploader:
                 log.warning("not uploaded yet: %s", error.message)
         if not done:
             return
+        self._copied = True
         async with self._store.database.transaction() as tx:
             known = await tell_copies(tx, blob.key, done)
         if not known:  # it was deleted meanwhile
