@@ -79,8 +79,12 @@ async def _disk(settings: Settings) -> list[Finding]:
 
 
 async def _buckets(settings: Settings) -> list[Finding]:
-    urls = [url for url in (settings.bucket_url, settings.second_bucket_url) if url]
-    return [await asyncio.to_thread(_bucket, read_bucket_address(url)) for url in urls]
+    return [await asyncio.to_thread(_bucket, address) for address in _addresses(settings)]
+
+
+def _addresses(settings: Settings) -> list[BucketAddress]:
+    urls = (settings.bucket_url, settings.second_bucket_url)
+    return [read_bucket_address(url) for url in urls if url]
 
 
 def _bucket(address: BucketAddress) -> Finding:
@@ -135,11 +139,9 @@ async def _database(settings: Settings) -> list[Finding]:
             )
             jobs = await statistics.troubled_jobs(tx)
             states = await roles.role_states(tx, settings.roles)
-            spool = (
-                [await spool_state(tx, buckets=2 if settings.second_bucket_url else 1)]
-                if settings.bucket_url
-                else []
-            )
+            spool = []
+            if settings.bucket_url:
+                spool = [await spool_state(tx, [str(one) for one in _addresses(settings)])]
     except ArchiveError as error:
         remedy = (
             "check BFR_DATABASE_URL and the server"

@@ -57,8 +57,8 @@ class PackRecord:
 class BlobSource(Protocol):
     """Where blobs can be read: a folder, a bucket, or a folder with buckets behind it."""
 
-    def keys(self, prefix: str = "") -> Iterator[tuple[str, int]]:
-        """Yield key and size in bytes of every blob whose key begins so, in order of keys."""
+    def keys(self, folder: str = "") -> Iterator[tuple[str, int]]:
+        """Yield key and size in bytes of every blob below the folder, in order of keys."""
 
     def size_bytes(self, key: str) -> int:
         """Return the size of the blob. Raises NotFound when there is none."""
@@ -115,14 +115,13 @@ class FileBlobs:
             part.unlink(missing_ok=True)
             raise disk_error(error) from error
 
-    def keys(self, prefix: str = "") -> Iterator[tuple[str, int]]:
-        """Yield key and size in bytes of every blob whose key begins so, in order of keys."""
-        for key, path in _files(self.directory, ""):
-            if key.startswith(prefix):
-                try:
-                    yield key, path.stat().st_size
-                except FileNotFoundError:  # it has gone meanwhile
-                    continue
+    def keys(self, folder: str = "") -> Iterator[tuple[str, int]]:
+        """Yield key and size in bytes of every blob below the folder, in order of keys."""
+        for key, path in _files(self.path(folder), f"{folder}/".lstrip("/")):
+            try:
+                yield key, path.stat().st_size
+            except FileNotFoundError:  # it has gone meanwhile
+                continue
 
     def size_bytes(self, key: str) -> int:
         """Return the size of the blob. Raises NotFound when there is none."""
@@ -176,8 +175,12 @@ class FileBlobs:
         # On the disk for as long as it is looked at: it may be larger than memory.
         with tempfile.TemporaryFile(dir=self.directory) as file:
             for start in range(0, ref.length, WINDOW_BYTES):
-                file.write(self.read(ref, start, min(WINDOW_BYTES, ref.length - start)))
-            file.flush()
+                piece = self.read(ref, start, min(WINDOW_BYTES, ref.length - start))
+                try:
+                    file.write(piece)
+                    file.flush()
+                except OSError as error:
+                    raise disk_error(error) from error
             with (
                 mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole,
                 memoryview(whole) as data,
@@ -207,27 +210,29 @@ class BlobReader:
         self._files: dict[str, int] = {}
         self._elsewhere: set[str] = set()
         self._planned = deque(planned)
-        self._fetched: list[tuple[BlobRef, bytes]] = []
+        self._fetched: deque[tuple[BlobRef, bytes]] = deque()
 
     def read(self, key: str, offset: int, length: int) -> bytes:
         """Return the bytes of the range. Raises Unavailable when they are gone."""
         fd = self._file(key)
         if fd is not None:
             return _read_range(fd, key, offset, length)
-        found = self._find_fetched(key, offset, length)
-        if found is None:
-            window = self._window(BlobRef(key, offset, length))
-            self._fetched = []  # before the next ones come: never two windows in memory
-            self._fetched = list(zip(window, self._blobs.fetch(window), strict=True))
-            found = self._fetched[0][1][:length]
-        return found
+        wanted = BlobRef(key, offset, length)
+        # Reads come in the order of the plan: what was fetched before this one is done with.
+        while self._fetched and not _holds(self._fetched[0][0], wanted):
+            self._fetched.popleft()
+        if not self._fetched:
+            window = self._window(wanted)
+            self._fetched.extend(zip(window, self._blobs.fetch(window), strict=True))
+        ref, data = self._fetched[0]
+        return data[offset - ref.offset : offset - ref.offset + length]
 
     def close(self) -> None:
         """Close the files."""
         for fd in self._files.values():
             os.close(fd)
         self._files.clear()
-        self._fetched = []
+        self._fetched.clear()
 
     def _file(self, key: str) -> int | None:
         if key in self._elsewhere:
@@ -242,13 +247,6 @@ class BlobReader:
                 os.close(self._files.pop(next(iter(self._files))))
             self._files[key] = fd
         return fd
-
-    def _find_fetched(self, key: str, offset: int, length: int) -> bytes | None:
-        for ref, data in self._fetched:
-            start = offset - ref.offset
-            if ref.key == key and 0 <= start and start + length <= ref.length:
-                return data[start : start + length]
-        return None
 
     def _window(self, wanted: BlobRef) -> list[BlobRef]:
         """Return the range that is wanted with those planned after it, up to a window's size."""

@@ -31,7 +31,7 @@ log = logging.getLogger("bfr.buckets")
 
 # Of an upload: 10,000 parts, which is what S3 allows, make the largest object many times over.
 PART_BYTES = WINDOW_BYTES
-PARTS_AT_ONCE = 4
+PARTS_AT_ONCE = 2
 COALESCE_BYTES = 64 * 1024  # what lies between two ranges is fetched with them up to this
 CONNECT_TIMEOUT = timedelta(seconds=3)
 REQUEST_TIMEOUT = timedelta(seconds=60)  # of one window or part
@@ -86,14 +86,14 @@ class Bucket:
         """True when it did not do its work a moment ago: no answer, full, keys refused."""
         return time.monotonic() < self._away_until
 
-    def keys(self, prefix: str = "") -> Iterator[tuple[str, int]]:
-        """Yield key and size in bytes of every blob below the folder `prefix`, in order of keys.
+    def keys(self, folder: str = "") -> Iterator[tuple[str, int]]:
+        """Yield key and size in bytes of every blob below the folder, in order of keys.
 
         Raises Unavailable.
         """
         own = f"{self.address.prefix}/" if self.address.prefix else ""
         try:
-            for page in obstore.list(self._store, prefix or None):
+            for page in obstore.list(self._store, folder or None):
                 for meta in page:
                     yield meta["path"].removeprefix(own), meta["size"]
         except (BaseError, FileNotFoundError) as error:
@@ -246,8 +246,12 @@ def staged(source: BlobSource, key: str, directory: Path) -> Iterator[Path]:
     A bucket cannot be written from what another is read into: their client does not wait within
     itself. Raises NotFound, Unavailable.
     """
-    with tempfile.NamedTemporaryFile(dir=directory, suffix=".part") as file:
-        for piece in pieces_of(source, key):
-            file.write(piece)
-        file.flush()
-        yield Path(file.name)
+    # Without a name: it goes with this process, however that ends.
+    with tempfile.TemporaryFile(dir=directory) as file:
+        try:
+            for piece in pieces_of(source, key):
+                file.write(piece)
+            file.flush()
+        except OSError as error:
+            raise disk_error(error) from error
+        yield Path(f"/dev/fd/{file.fileno()}")

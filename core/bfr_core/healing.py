@@ -138,7 +138,7 @@ class _Healer:
             return source
         async with self._store.database.transaction() as tx:
             if in_folder:
-                await uploading.adopt(tx, key, two=len(self._blobs.buckets) > 1)
+                await uploading.adopt(tx, key, self._blobs.addresses)
             else:
                 await uploading.forget(tx, [key])
         return source

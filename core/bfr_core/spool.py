@@ -40,6 +40,11 @@ class SpooledBlobs(FileBlobs):
         self._measured_bytes = 0
         self._measure_again_at = 0.0
 
+    @property
+    def addresses(self) -> list[str]:
+        """Where the buckets are, in their order."""
+        return [str(bucket.address) for bucket in self.buckets]
+
     def require_space(self) -> None:
         """Raise Unavailable when the disk or the spool is full."""
         super().require_space()
@@ -82,14 +87,14 @@ class SpooledBlobs(FileBlobs):
         self._measured_bytes -= size
         return size
 
-    def keys(self, prefix: str = "") -> Iterator[tuple[str, int]]:
-        """Yield key and size of every blob, wherever it is, once each in order of keys.
+    def keys(self, folder: str = "") -> Iterator[tuple[str, int]]:
+        """Yield key and size of every blob below the folder, once each in order of keys.
 
         Raises Unavailable when a bucket is away.
         """
         everywhere = heapq.merge(
-            super().keys(prefix),
-            *(bucket.keys(prefix) for bucket in self.buckets),
+            super().keys(folder),
+            *(bucket.keys(folder) for bucket in self.buckets),
             key=lambda found: found[0],
         )
         for key, found in groupby(everywhere, key=lambda found: found[0]):

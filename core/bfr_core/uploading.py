@@ -39,8 +39,7 @@ class SpooledBlob:
 
     key: str
     spooled_at: datetime.datetime
-    first_copy: bool
-    second_copy: bool
+    copies: list[str]  # the buckets, by their address, where it has been read back whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,33 +54,25 @@ class SpoolState:
 SPOOL = """
     INSERT INTO spooled_blob (key) SELECT unnest(%(keys)s::text[]) ON CONFLICT DO NOTHING
 """
-# Each half has its index; the second finds nothing to do where there is no second bucket.
-WAITING = """
-    (first_copy_at IS NULL OR (%(two)s AND second_copy_at IS NULL))
-"""
+# Buckets are told by their address: the copy in one says nothing of another put in its place.
+WAITING = "NOT copies @> %(buckets)s::text[]"
 NEXT = f"""
-    SELECT key, spooled_at, first_copy_at IS NOT NULL AS first_copy,
-        second_copy_at IS NOT NULL AS second_copy
-    FROM spooled_blob
+    SELECT key, spooled_at, copies FROM spooled_blob
     WHERE {WAITING} AND (spooled_at, key) > (%(spooled_at)s::timestamptz, %(key)s)
     ORDER BY spooled_at, key LIMIT %(limit)s
 """
 TELL_COPIES = """
-    UPDATE spooled_blob SET
-        first_copy_at = CASE WHEN 1 = ANY(%(copies)s) THEN now() ELSE first_copy_at END,
-        second_copy_at = CASE WHEN 2 = ANY(%(copies)s) THEN now() ELSE second_copy_at END
+    UPDATE spooled_blob
+    SET copies = ARRAY(SELECT unnest(copies) UNION SELECT unnest(%(copies)s::text[]))
     WHERE key = %(key)s
 """
 ADOPT = """
-    INSERT INTO spooled_blob (key, first_copy_at, second_copy_at)
-    VALUES (%(key)s, now(), CASE WHEN %(two)s THEN now() END)
-    ON CONFLICT (key) DO UPDATE
-    SET first_copy_at = coalesce(spooled_blob.first_copy_at, excluded.first_copy_at),
-        second_copy_at = coalesce(spooled_blob.second_copy_at, excluded.second_copy_at)
+    INSERT INTO spooled_blob (key, copies) VALUES (%(key)s, %(copies)s)
+    ON CONFLICT (key) DO UPDATE SET copies = excluded.copies
 """
 # Manifests stay longest: they are small, and with them metadata is there when the store is not.
 MAY_LEAVE = f"""
-    SELECT key FROM spooled_blob WHERE NOT {WAITING}
+    SELECT key FROM spooled_blob WHERE NOT ({WAITING})
     ORDER BY key LIKE '%%.manifest', spooled_at, key LIMIT %(limit)s
 """
 FORGET = "DELETE FROM spooled_blob WHERE key = ANY(%(keys)s)"
@@ -109,19 +100,14 @@ async def forget(tx: Transaction, keys: Sequence[str]) -> None:
     await tx.run(FORGET, keys=list(keys))
 
 
-async def tell_copies(tx: Transaction, key: str, copies: Sequence[int]) -> bool:
-    """Record that the buckets with these numbers, from 1, hold the blob; False when it is gone."""
-    return bool(await tx.run(TELL_COPIES, key=key, copies=list(copies)))
+async def adopt(tx: Transaction, key: str, buckets: Sequence[str]) -> None:
+    """Record that a blob of the folder lies in these buckets, whether it was known or not."""
+    await tx.run(ADOPT, key=key, copies=list(buckets))
 
 
-async def adopt(tx: Transaction, key: str, *, two: bool) -> None:
-    """Record that a blob of the folder lies in every bucket, whether it was known or not."""
-    await tx.run(ADOPT, key=key, two=two)
-
-
-async def spool_state(tx: Transaction, *, buckets: int) -> SpoolState:
-    """Return how far the buckets are behind."""
-    return await tx.one(SpoolState, STATE, two=buckets > 1) or SpoolState(0, 0, None)
+async def spool_state(tx: Transaction, buckets: Sequence[str]) -> SpoolState:
+    """Return how far these buckets are behind."""
+    return await tx.one(SpoolState, STATE, buckets=list(buckets)) or SpoolState(0, 0, None)
 
 
 async def upload_spool(store: "Store") -> float | None:
@@ -147,7 +133,7 @@ async def make_room(store: "Store", blobs: SpooledBlobs) -> int:
     excess = await asyncio.to_thread(blobs.excess_bytes)
     while excess > 0:
         async with store.database.transaction() as tx:
-            rows = await tx.tuples(MAY_LEAVE, two=len(blobs.buckets) > 1, limit=PAGE)
+            rows = await tx.tuples(MAY_LEAVE, buckets=blobs.addresses, limit=PAGE)
         gone: list[str] = []
         for (key,) in rows:
             if excess > 0:
@@ -168,7 +154,7 @@ class _Uploader:
     def __init__(self, store: "Store", blobs: SpooledBlobs) -> None:
         self._store = store
         self._blobs = blobs
-        self._away: set[int] = set()  # numbers of buckets, from 1
+        self._away: set[Bucket] = set()
         self._growing = False
         self._failed = False
         self._copied = False
@@ -181,7 +167,7 @@ class _Uploader:
                 page = await tx.all(
                     SpooledBlob,
                     NEXT,
-                    two=len(self._blobs.buckets) > 1,
+                    buckets=self._blobs.addresses,
                     spooled_at=spooled_at,
                     key=key,
                     limit=PAGE,
@@ -199,26 +185,25 @@ class _Uploader:
 
     async def _copy(self, blob: SpooledBlob) -> None:
         """Bring the blob to every bucket that is to have it and record what is done."""
-        copies = (blob.first_copy, blob.second_copy)
         done = []
-        for number, bucket in enumerate(self._blobs.buckets, 1):
-            if number in self._away or copies[number - 1]:
+        for bucket in self._blobs.buckets:
+            if bucket in self._away or str(bucket.address) in blob.copies:
                 continue
             try:
                 if await asyncio.to_thread(self._copy_to, bucket, blob.key):
-                    done.append(number)
+                    done.append(str(bucket.address))
                 else:
                     self._growing = True
             except ArchiveError as error:
                 self._failed = True
                 if bucket.is_away:
-                    self._away.add(number)
+                    self._away.add(bucket)
                 log.warning("not uploaded yet: %s", error.message)
         if not done:
             return
         self._copied = True
         async with self._store.database.transaction() as tx:
-            known = await tell_copies(tx, blob.key, done)
+            known = await tx.run(TELL_COPIES, key=blob.key, copies=done)
         if not known:  # it was deleted meanwhile
             await asyncio.to_thread(self._blobs.delete_everywhere, blob.key)
 

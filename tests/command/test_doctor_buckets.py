@@ -12,6 +12,7 @@ from tests.core.site import with_buckets
 from tests.object_storage import ACCESS_KEY_ID, SECRET_ACCESS_KEY, ObjectStorage
 from tests.system import free_port
 
+from bfr_core.bucket_address import read_bucket_address
 from bfr_core.settings import Settings
 
 
@@ -76,10 +77,12 @@ def test_faults_of_a_bucket_say_what_to_do(
 
 def test_what_has_waited_long_for_a_bucket_is_a_fault(bucketed: Settings) -> None:
     with psycopg.connect(bucketed.database_owner_url, autocommit=True) as connection:
+        urls = (bucketed.bucket_url, bucketed.second_bucket_url)
+        near, far = (str(read_bucket_address(url)) for url in urls)
         connection.execute(
-            "INSERT INTO spooled_blob (key, spooled_at, first_copy_at, second_copy_at) VALUES"
-            " ('1/a.pack', now() - interval '1 minute', now(), NULL),"
-            " ('1/b.pack', now(), now(), now())"
+            "INSERT INTO spooled_blob (key, spooled_at, copies) VALUES"
+            " ('1/a.pack', now() - interval '1 minute', %s), ('1/b.pack', now(), %s)",
+            ([near], [near, far]),
         )
         state, text = said_of(bfr(bucketed, "doctor"), "spool")[0]
         assert state == "ok"

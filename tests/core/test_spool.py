@@ -10,7 +10,7 @@ from typing import Any
 import obstore
 import pytest
 from tests.conftest import add_house
-from tests.core.site import Site, sealed_series
+from tests.core.site import Site, sealed_series, with_buckets
 from tests.core.test_sealing import Series, seal, store_files, stored
 from tests.object_storage import ObjectStorage
 from tests.samples import ct_instance, part10_bytes
@@ -34,7 +34,7 @@ async def test_a_sealed_series_lies_in_both_buckets_byte_for_byte(site: Site) ->
     assert len(site.local()) == 2
     assert site.contents(0) == site.contents(1) == site.local()
     async with site.store.database.transaction() as tx:
-        state = await spool_state(tx, buckets=2)
+        state = await spool_state(tx, site.blobs.addresses)
     assert (state.blobs, state.waiting) == (2, 0)
 
 
@@ -45,7 +45,7 @@ async def test_what_left_the_disk_is_read_from_the_bucket(site: Site) -> None:
     assert site.local_keys() == []
     assert await stored(site.store, series) == [series.file(number) for number in (1, 2, 3)]
     async with site.store.database.transaction() as tx:
-        assert (await spool_state(tx, buckets=2)).blobs == 0
+        assert (await spool_state(tx, site.blobs.addresses)).blobs == 0
 
 
 @pytest.mark.parametrize("how", ["missing", "short"])
@@ -87,6 +87,25 @@ async def test_nothing_leaves_the_disk_before_both_buckets_hold_it(
     assert await upload_spool(site.store) is None
     await site.evict_all()
     assert site.local_keys() == []
+
+
+async def test_a_bucket_in_the_place_of_another_is_taken_for_an_empty_one(
+    bucketed: Settings, object_storage: ObjectStorage
+) -> None:
+    async with open_store(bucketed) as store:
+        site = Site(store, await add_house(store, "ARCHIVE", "MODALITY"), object_storage)
+        await sealed_series(site, 1)
+        await upload_spool(store)
+    fresh = with_buckets(bucketed, object_storage)
+    changed = replace(bucketed, second_bucket_url=fresh.second_bucket_url)
+    async with open_store(changed) as store:
+        site = Site(store, site.house, object_storage)
+        await site.evict_all()
+        assert len(site.local_keys()) == 2
+        assert await upload_spool(store) is None
+        assert site.contents(1) == site.contents(0) == site.local()
+        await site.evict_all()
+        assert site.local_keys() == []
 
 
 async def test_what_comes_back_otherwise_is_not_counted_as_a_copy(
