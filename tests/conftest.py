@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import psycopg
@@ -18,6 +19,9 @@ from bfr_core.database import migrate
 from bfr_core.postgres import Cluster, PostgresProcess, embedded_cluster
 from bfr_core.settings import Settings
 from bfr_core.store import Store, open_store
+
+if TYPE_CHECKING:
+    from tests.object_storage import ObjectStorage
 
 # No test asserts a time; CI sees the same examples each time, a developer new ones.
 hypothesis.settings.register_profile(
@@ -118,6 +122,28 @@ async def add_house(store: Store, ae_title: str, node_ae_title: str) -> House:
 @pytest.fixture
 async def house(store: Store) -> House:
     return await add_house(store, "ARCHIVE", "MODALITY")
+
+
+@pytest.fixture(scope="session")
+def shared_object_storage(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> "Iterator[ObjectStorage]":
+    from tests.object_storage import running_object_storage
+
+    with running_object_storage(tmp_path_factory.mktemp("objects") / "swift") as storage:
+        yield storage
+
+
+@pytest.fixture
+def object_storage(
+    shared_object_storage: "ObjectStorage", monkeypatch: pytest.MonkeyPatch
+) -> "Iterator[ObjectStorage]":
+    """A real S3 server, whose keys are in the environment; tests make buckets of their own."""
+    for name, value in shared_object_storage.environment.items():
+        monkeypatch.setenv(name, value)
+    yield shared_object_storage
+    if not shared_object_storage.is_running:
+        shared_object_storage.start()
 
 
 @pytest.fixture

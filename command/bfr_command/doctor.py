@@ -16,14 +16,17 @@ from typing import Literal
 
 from bfr_command.addresses import addresses, http_root, open_to_strangers, problem_at
 from bfr_core import roles, statistics
+from bfr_core.bucket_address import BucketAddress, read_bucket_address
 from bfr_core.database import Transaction, open_database, pending_migrations
-from bfr_core.errors import ArchiveError
+from bfr_core.errors import ArchiveError, Invalid
 from bfr_core.postgres import running
 from bfr_core.settings import Settings
 from bfr_core.store import cluster_of, database_owner_url, database_url
+from bfr_core.uploading import SpoolState, spool_state
 from bfr_ui.pages import static_directory
 
 CLOCK_TOLERANCE_S = 1.0
+SPOOL_TOLERANCE_MINUTES = 30
 GIB = 1024**3
 ANSWER_MAX_BYTES = 64 * 1024
 
@@ -43,7 +46,7 @@ Look = Callable[[Settings], Awaitable[list[Finding]]]
 async def examine(settings: Settings, arguments: argparse.Namespace) -> int:
     """Print what was found; 1 when there is a fault."""
     findings: list[Finding] = []
-    for look in (_disk, _database, _ports, _pages, _certificates):
+    for look in (_disk, _buckets, _database, _ports, _pages, _certificates):
         findings += await look(settings)
     for one in findings:
         print(f"{one.state:<6} {one.subject:<12} {one.text}")
@@ -75,6 +78,48 @@ async def _disk(settings: Settings) -> list[Finding]:
     return findings or [Finding("ok", "disk", f"{free / GIB:.1f} GiB free for {folder}")]
 
 
+async def _buckets(settings: Settings) -> list[Finding]:
+    return [await asyncio.to_thread(_bucket, address) for address in _addresses(settings)]
+
+
+def _addresses(settings: Settings) -> list[BucketAddress]:
+    urls = (settings.bucket_url, settings.second_bucket_url)
+    return [read_bucket_address(url) for url in urls if url]
+
+
+def _bucket(address: BucketAddress) -> Finding:
+    # Loaded by those alone who have one: its client takes time.
+    from bfr_core.buckets import Bucket
+
+    try:
+        Bucket(address).probe()
+    except Invalid as error:
+        return Finding(
+            "fault",
+            "bucket",
+            f"{error.message}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name the"
+            " profile of a credentials file in the URL",
+        )
+    except ArchiveError as error:
+        return Finding(
+            "fault",
+            "bucket",
+            f"{error.message}: check endpoint, bucket and keys; until then packs stay in the"
+            " spool, and `bfr blobs heal` mends what is missing afterwards",
+        )
+    return Finding("ok", "bucket", f"{address} takes, lists, gives back and deletes objects")
+
+
+def _spool(state: SpoolState, now: float) -> Finding:
+    if not state.waiting or state.waiting_since is None:
+        return Finding("ok", "spool", f"{state.blobs} packs and manifests, all in the buckets too")
+    minutes = (now - state.waiting_since.timestamp()) / 60
+    text = f"{state.waiting} packs and manifests wait for a bucket, the oldest {minutes:.0f} min"
+    if minutes < SPOOL_TOLERANCE_MINUTES:
+        return Finding("ok", "spool", text)
+    return Finding("fault", "spool", f"{text}: the worker's log says why, mend that")
+
+
 async def _database(settings: Settings) -> list[Finding]:
     try:
         if not settings.database_url and not await asyncio.to_thread(running, cluster_of(settings)):
@@ -94,6 +139,9 @@ async def _database(settings: Settings) -> list[Finding]:
             )
             jobs = await statistics.troubled_jobs(tx)
             states = await roles.role_states(tx, settings.roles)
+            spool = []
+            if settings.bucket_url:
+                spool = [await spool_state(tx, [str(one) for one in _addresses(settings)])]
     except ArchiveError as error:
         remedy = (
             "check BFR_DATABASE_URL and the server"
@@ -105,6 +153,7 @@ async def _database(settings: Settings) -> list[Finding]:
         Finding("ok", "database", f"PostgreSQL {version} answers"),
         _clock(ahead_s),
         *map(_job_trouble, jobs),
+        *(_spool(state, time.time()) for state in spool),
         *_roles(states),
     ]
 

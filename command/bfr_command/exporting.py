@@ -85,7 +85,7 @@ def _write(
     stop: threading.Event,
 ) -> None:
     progress = Progress("exporting", len(found))
-    reader = BlobReader(store.blobs)
+    reader = BlobReader(store.blobs, [one.stored.blob for one in found])
     try:
         for number, one in enumerate(found, 1):
             # UIDs were checked when they came in: digits and dots are safe file names.

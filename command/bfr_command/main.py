@@ -88,6 +88,17 @@ def parser() -> argparse.ArgumentParser:
 
     _registering(commands)
 
+    noun = commands.add_parser("blobs", help="packs and manifests in buckets: heal")
+    verbs = noun.add_subparsers(required=True, metavar="VERB")
+    verb = verbs.add_parser("heal", help="make missing and damaged copies again")
+    verb.add_argument(
+        "--read", action="store_true", help="read every byte of every copy, not lengths alone"
+    )
+    verb.add_argument(
+        "--after", type=int, default=0, metavar="N", help="go on where an earlier run stopped"
+    )
+    verb.set_defaults(command="healing.heal_blobs")
+
     command = commands.add_parser("doctor", help="check everything and say what to do")
     command.set_defaults(command="doctor.examine")
     return top

@@ -1,9 +1,7 @@
 """Bulk data: one long binary value of a stored instance (PS3.18 §8.7.3.3.2)."""
 
-import mmap
 from typing import TYPE_CHECKING
 
-from bfr_core.errors import Unavailable
 from bfr_core.frames import EXPLICIT_VR_BIG_ENDIAN
 from bfr_core.header import DEFLATED, find_bulk_data, inflate_dataset, read_header
 from bfr_core.manifest import StoredInstance
@@ -21,17 +19,7 @@ def read_bulk_data(store: "Store", stored: StoredInstance, path: str) -> bytes:
     Raises NotFound when the instance has no such value, Unavailable when its bytes are gone.
     """
     limits = header_limits(store.settings)
-    blob = stored.blob
-    try:
-        file = store.blobs.path(blob.key).open("rb")
-    except FileNotFoundError as error:
-        raise Unavailable(f"blob {blob.key} is missing") from error
-    with (
-        file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        memoryview(mapped) as whole,
-        whole[blob.offset : blob.offset + blob.length] as data,
-    ):
+    with store.blobs.mapped(stored.blob) as data:
         offset, length = find_bulk_data(data, path, limits)
         if stored.transfer_syntax_uid in DEFLATED:
             return inflate_dataset(data, limits)[offset : offset + length]

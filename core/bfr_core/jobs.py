@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from procrastinate import App, JobContext, PsycopgConnector, RetryStrategy
-from procrastinate.exceptions import ConnectorException, UniqueViolation
+from procrastinate.exceptions import AlreadyEnqueued, ConnectorException, UniqueViolation
 from procrastinate.jobs import Job, Status
 from procrastinate.worker import Worker
 
@@ -53,6 +53,18 @@ async def defer_delete_blob(tx: Transaction, key: str, after: datetime.timedelta
     ).defer_async(key=key)
 
 
+async def defer_upload(tx: Transaction, after_s: float = 0.0) -> None:
+    """Have the spool uploaded; nothing when that is to happen already."""
+    try:
+        # A transaction within the caller's: what is refused as a second one does not end that.
+        async with tx.connection.transaction():
+            await upload.configure(
+                connection=tx.connection, schedule_in={"seconds": round(after_s)}
+            ).defer_async(timestamp=0)
+    except AlreadyEnqueued:
+        return
+
+
 def _store(context: JobContext) -> "Store":
     return cast("Store", context.additional_context["store"])
 
@@ -71,8 +83,27 @@ async def seal(context: JobContext, series_id: int) -> None:
 
 @app.task(name="delete_blob", pass_context=True, retry=RETRY)
 async def delete_blob(context: JobContext, key: str) -> None:
-    """Delete a blob."""
-    await asyncio.to_thread(_store(context).blobs.delete, key)
+    """Delete a blob wherever it is."""
+    from bfr_core.uploading import forget
+
+    store = _store(context)
+    # First, so that an upload under way sees it and takes its own copy away again.
+    async with store.database.transaction() as tx:
+        await forget(tx, [key])
+    await asyncio.to_thread(store.blobs.delete_everywhere, key)
+
+
+@app.periodic(cron="* * * * *")
+@app.task(name="upload", pass_context=True, retry=RETRY, lock="upload", queueing_lock="upload")
+async def upload(context: JobContext, timestamp: int) -> None:
+    """Copy what waits in the spool to the buckets; every minute too, should a word get lost."""
+    from bfr_core.uploading import upload_spool
+
+    store = _store(context)
+    again_s = await upload_spool(store)
+    if again_s is not None:
+        async with store.database.transaction() as tx:
+            await defer_upload(tx, again_s)
 
 
 @app.periodic(cron="7 2 * * *")

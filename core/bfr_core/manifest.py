@@ -98,7 +98,8 @@ def in_order(instance: StoredInstance) -> tuple[int, str]:
 
 def write_manifest(entries: Sequence[tuple[StoredInstance, bytes]]) -> Manifest:
     """Return the manifest of the instances, each with its header as DICOM JSON."""
-    compressor = zstandard.ZstdCompressor(level=LEVEL)
+    # With checksums: no other copy is needed to see that a manifest is damaged.
+    compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
     keys = sorted({instance.blob.key for instance, _ in entries})
     number_of_key = {key: number for number, key in enumerate(keys)}
     rows = [

@@ -291,9 +291,7 @@ class _Work:
             place = self.found.get(key) or self.places.get(key)
             if place is None or not place.is_of(one.attributes.patient):
                 # Nobody wants an empty study for an object that is refused.
-                digest = await self._stored_digest(one)
-                if digest is not None:
-                    self.outcomes[number] = _compared(one, digest)
+                if await self._is_stored(number):
                     continue
                 try:
                     place = await find_place(self.tx, key[0], one.attributes, self.seal_quiet_s)
@@ -326,9 +324,7 @@ class _Work:
         for number in placed:
             one = self.batch[number]
             if _uid_key(one) not in inserted:
-                digest = await self._stored_digest(one)
-                if digest is not None:
-                    self.outcomes[number] = _compared(one, digest)
+                if await self._is_stored(number):
                     continue
                 # Another UID has the same hash: the locator's word alone is no reason to refuse.
                 rows = self._rows([number], placed, trusted=True)
@@ -356,6 +352,19 @@ class _Work:
             "header": [one.header for one in batch],
             "uid_hash": [uid_hash(one.sop_instance_uid) for one in batch],
         }
+
+    async def _is_stored(self, number: int) -> bool:
+        """Return whether the UID is taken; the outcome is set then."""
+        one = self.batch[number]
+        try:
+            digest = await self._stored_digest(one)
+        except Unavailable as error:
+            # A manifest cannot be read just now: this object has to wait, the others do not.
+            self.outcomes[number] = Outcome(one, None, error)
+            return True
+        if digest is not None:
+            self.outcomes[number] = _compared(one, digest)
+        return digest is not None
 
     async def _stored_digest(self, one: Received) -> bytes | None:
         """Return the digest of the object that the archive holds under this UID, if any."""

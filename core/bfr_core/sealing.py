@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from bfr_core import events, jobs, metrics
+from bfr_core import events, jobs, metrics, uploading
 from bfr_core.database import Transaction
 from bfr_core.instance_rows import read_instance_row
 from bfr_core.manifest import StoredInstance, in_order, write_manifest
@@ -76,6 +76,7 @@ async def seal_series(store: "Store", series_id: int) -> float:
         entries = await receiving_instances(tx, [series_id])
     began_s = perf_counter()
     fresh = [instance.sop_instance_uid for instance, _ in entries]
+    packs = {instance.blob.key for instance, _ in entries}
     if series.manifest_key is not None:
         index = await store.sealed.read_index(series.manifest_key, series.manifest_index_bytes)
         headers = await store.sealed.read_headers(
@@ -99,6 +100,7 @@ async def seal_series(store: "Store", series_id: int) -> float:
         if sealed:
             await tx.run(LOCATE, series_id=series_id, uid_hashes=[uid_hash(uid) for uid in fresh])
             await tx.run(DROP_ROWS, series_id=series_id)
+            await uploading.spool(tx, store, [key, *packs])
             await events.write(
                 tx,
                 "series_sealed",

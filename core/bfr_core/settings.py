@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
+from bfr_core.bucket_address import read_bucket_address
 from bfr_core.errors import Invalid
 
 KIB = 1024
@@ -83,6 +84,17 @@ class Settings:
     free_space_min_bytes: Annotated[
         int, "Reception is refused when the disk has less room than this"
     ] = 512 * MIB
+    bucket_url: Annotated[
+        str,
+        "S3-compatible store that packs go on to: s3://BUCKET/PREFIX?endpoint=https://HOST;"
+        " empty: they stay in data_dir",
+    ] = ""
+    second_bucket_url: Annotated[str, "A second copy of everything, in another data centre"] = ""
+    spool_max_bytes: Annotated[
+        int,
+        "Room for packs in data_dir when there is a bucket: reception is refused above it;"
+        " 0: as much as the disk has",
+    ] = 0
     seal_quiet_s: Annotated[
         float, "A series is sealed when nothing has arrived for it for this long"
     ] = 10.0
@@ -132,6 +144,10 @@ class Settings:
         settings = cls(**values)
         if settings.database_owner_url and not settings.database_url:
             raise Invalid("BFR_DATABASE_OWNER_URL is given without BFR_DATABASE_URL")
+        if settings.second_bucket_url and not settings.bucket_url:
+            raise Invalid("BFR_SECOND_BUCKET_URL is given without BFR_BUCKET_URL")
+        if settings.bucket_url and settings.bucket_url == settings.second_bucket_url:
+            raise Invalid("BFR_BUCKET_URL and BFR_SECOND_BUCKET_URL name the same bucket")
         return settings
 
     def to_environment(self) -> dict[str, str]:
@@ -166,6 +182,7 @@ PORTS = ("http_port", "dimse_port", "observe_port")
 MAY_BE_ZERO = (
     *PORTS,
     "free_space_min_bytes",
+    "spool_max_bytes",
     "inline_binary_max_bytes",
     "seal_quiet_s",
     "audit_coalesce_s",
@@ -209,6 +226,9 @@ def _checked(field: str, value: object) -> object:
         raise ValueError(f"{value!r} is none of {', '.join(LOG_FORMATS)}")
     elif field == "traces_endpoint" and value and not _is_http_address(str(value)):
         raise ValueError("an OTLP collector is named by an address that begins with http(s)://")
+    elif field in ("bucket_url", "second_bucket_url"):
+        if value:
+            read_bucket_address(str(value))
     elif field.endswith("_url") and value:
         _check_database_url(str(value))
     return value

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bfr_core.audit import RecentReads
 from bfr_core.blobs import FileBlobs
+from bfr_core.bucket_address import read_bucket_address
 from bfr_core.continuing import Continuing
 from bfr_core.database import Database, open_database
 from bfr_core.postgres import Cluster, embedded_cluster
@@ -22,7 +23,7 @@ class Store:
         self.settings = settings
         self.database = database
         self.database_url = database_url
-        self.blobs = FileBlobs(settings.blobs_dir, settings.free_space_min_bytes)
+        self.blobs = blobs_of(settings)
         self.sealed = SealedSeries(self.blobs, settings.manifest_cache_bytes)
         self.registration = Registration(database, self.sealed, settings.seal_quiet_s)
         self.continuing = Continuing(
@@ -37,7 +38,10 @@ class Store:
 
 @asynccontextmanager
 async def open_store(settings: Settings) -> AsyncIterator[Store]:
-    """Open the system for the length of the block. Raises Unavailable when an engine is away."""
+    """Open the system for the length of the block.
+
+    Raises Unavailable when an engine is away, Invalid when the keys of a bucket are missing.
+    """
     url = database_url(settings)
     async with open_database(url, settings.database_connections) as database:
         store = Store(settings, database, url)
@@ -45,6 +49,20 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
             yield store
         finally:
             store.continuing.close()
+
+
+def blobs_of(settings: Settings) -> FileBlobs:
+    """Return the blobs of the settings: a folder, or one with buckets behind it."""
+    folder = (settings.blobs_dir, settings.free_space_min_bytes)
+    urls = [url for url in (settings.bucket_url, settings.second_bucket_url) if url]
+    if not urls:
+        return FileBlobs(*folder)
+    # Loaded by those alone who have one, for a quick start.
+    from bfr_core.buckets import Bucket
+    from bfr_core.spool import SpooledBlobs
+
+    buckets = [Bucket(read_bucket_address(url)) for url in urls]
+    return SpooledBlobs(*folder, buckets, settings.spool_max_bytes)
 
 
 def cluster_of(settings: Settings) -> Cluster:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from bfr_core.access import Access
-from bfr_core.blobs import BlobReader
+from bfr_core.blobs import BlobReader, BlobRef
 from bfr_core.connections import Archive, find_archive
 from bfr_core.errors import NotFound
 from bfr_core.store import Store
@@ -143,10 +143,12 @@ async def pieces_answer(
 async def stream_pieces(store: Store, pieces: Sequence[bytes | BlobRange]) -> AsyncIterator[bytes]:
     """Yield the pieces in order.
 
-    What lies in the page cache is read at once; a disk is waited for in a thread, one batch ahead
-    of the client. Memory stays at two batches whatever the pieces' size.
+    What lies in the page cache is read at once; a disk or a bucket is waited for in a thread, one
+    batch ahead of the client. Memory stays at two batches, and a reader's window, whatever the
+    pieces' size.
     """
-    reader = BlobReader(store.blobs)
+    ranges = [piece for piece in pieces if isinstance(piece, BlobRange)]
+    reader = BlobReader(store.blobs, [BlobRef(one.key, one.offset, one.length) for one in ranges])
     try:
         for number, piece in enumerate(pieces):
             if isinstance(piece, bytes):

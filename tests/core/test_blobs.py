@@ -106,7 +106,7 @@ def test_a_damaged_byte_never_gives_another_instance(
 
 
 def test_a_missing_pack_is_told(blobs: FileBlobs) -> None:
-    with pytest.raises(NotFound, match="there is no pack 1/none"):
+    with pytest.raises(NotFound, match=r"there is no blob 1/none\.pack"):
         told(blobs, "1/none.pack")
 
 

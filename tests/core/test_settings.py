@@ -30,6 +30,10 @@ def value_of(name: str) -> st.SearchStrategy[object]:
         return st.sampled_from(["", "http://127.0.0.1:4318/v1/traces", "https://collector/v1"])
     if name == "roles":
         return st.lists(st.sampled_from(ROLE_NAMES), min_size=1, unique=True).map(tuple)
+    if name == "bucket_url":
+        return st.just("s3://near/packs?endpoint=https://near.example&region=se-1&profile=near")
+    if name == "second_bucket_url":
+        return st.just("s3://far?endpoint=http://127.0.0.1:9000")
     if name.endswith("_url"):
         return st.sampled_from(["postgresql://user:p%40ss@host:5432/bfr", "postgres:///bfr"])
     if name == "dimse_max_pdu_bytes":
