@@ -127,8 +127,8 @@ async def stream_pieces(store: Store, pieces: Sequence[bytes | BlobRange]) -> As
 
     Memory stays at two batches, and a reader's window, whatever the pieces' size.
     """
-    ranges = [piece for piece in pieces if isinstance(piece, BlobRange)]
-    reader = BlobReader(store.blobs, [BlobRef(one.key, one.offset, one.length) for one in ranges])
+    ranges = (piece for piece in pieces if isinstance(piece, BlobRange))
+    reader = BlobReader(store.blobs, (BlobRef(one.key, one.offset, one.length) for one in ranges))
     batches = _batches(pieces)
     try:
         ahead = asyncio.create_task(asyncio.to_thread(_read_batch, reader, next(batches, [])))
