@@ -16,7 +16,7 @@ import tempfile
 import uuid
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -208,11 +208,11 @@ class BlobReader:
 
     FILES_MAX = 8
 
-    def __init__(self, blobs: FileBlobs, planned: Sequence[BlobRef] = ()) -> None:
+    def __init__(self, blobs: FileBlobs, planned: Iterable[BlobRef] = ()) -> None:
         self._blobs = blobs
         self._files: dict[str, int] = {}
         self._elsewhere: set[str] = set()
-        self._planned = deque(planned)
+        self._planned = planned  # looked at when something is not in the folder
         self._fetched: deque[tuple[BlobRef, bytes]] = deque()
 
     def read(self, key: str, offset: int, length: int) -> bytes:
@@ -268,6 +268,8 @@ class BlobReader:
 
     def _window(self, wanted: BlobRef) -> list[BlobRef]:
         """Return the range that is wanted with those planned after it, up to a window's size."""
+        if not isinstance(self._planned, deque):
+            self._planned = deque(self._planned)
         while self._planned and not _holds(self._planned[0], wanted):
             self._planned.popleft()
         window = [wanted]

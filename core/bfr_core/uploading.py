@@ -83,11 +83,6 @@ STATE = f"""
 """
 
 
-def spooled_blobs(store: "Store") -> SpooledBlobs | None:
-    """Return the blobs of the store when there are buckets behind them, else None."""
-    return store.blobs if isinstance(store.blobs, SpooledBlobs) else None
-
-
 async def spool(tx: Transaction, store: "Store", keys: Sequence[str]) -> None:
     """Have the blobs copied to the buckets; nothing where there are none."""
     if store.settings.bucket_url:
@@ -115,12 +110,10 @@ async def upload_spool(store: "Store") -> float | None:
 
     Returns the seconds after which to go on; None when nothing waits.
     """
-    blobs = spooled_blobs(store)
-    if blobs is None:
+    if not isinstance(store.blobs, SpooledBlobs):
         return None
-    uploader = _Uploader(store, blobs)
-    again_s = await uploader.run()
-    await make_room(store, blobs)
+    again_s = await _Uploader(store, store.blobs).run()
+    await make_room(store, store.blobs)
     return again_s
 
 

@@ -147,8 +147,8 @@ async def stream_pieces(store: Store, pieces: Sequence[bytes | BlobRange]) -> As
     batch ahead of the client. Memory stays at two batches, and a reader's window, whatever the
     pieces' size.
     """
-    ranges = [piece for piece in pieces if isinstance(piece, BlobRange)]
-    reader = BlobReader(store.blobs, [BlobRef(one.key, one.offset, one.length) for one in ranges])
+    ranges = (piece for piece in pieces if isinstance(piece, BlobRange))
+    reader = BlobReader(store.blobs, (BlobRef(one.key, one.offset, one.length) for one in ranges))
     try:
         for number, piece in enumerate(pieces):
             if isinstance(piece, bytes):

@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from tests.command.commands import Answer, bfr
-from tests.core.site import with_buckets
+from tests.core.spooled_site import with_buckets
 from tests.object_storage import ACCESS_KEY_ID, SECRET_ACCESS_KEY, ObjectStorage
 from tests.system import free_port
 

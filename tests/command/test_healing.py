@@ -6,7 +6,7 @@ from pathlib import Path
 import obstore
 import pytest
 from tests.command.commands import add_archive, bfr, done, write_files
-from tests.core.site import PREFIX, with_buckets
+from tests.core.spooled_site import PREFIX, with_buckets
 from tests.object_storage import ObjectStorage
 from tests.samples import ct_instance, part10_bytes
 

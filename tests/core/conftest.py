@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from tests.conftest import add_house
-from tests.core.site import Site, with_buckets
+from tests.core.spooled_site import Site, with_buckets
 from tests.object_storage import ObjectStorage
 
 from bfr_core.settings import Settings

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from tests.conftest import add_house
-from tests.core.site import Site, sealed_series
+from tests.core.spooled_site import Site, sealed_series
 from tests.core.test_sealing import Series, seal, store_files, stored
 from tests.object_storage import ObjectStorage
 

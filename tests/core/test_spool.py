@@ -10,7 +10,7 @@ from typing import Any
 import obstore
 import pytest
 from tests.conftest import add_house
-from tests.core.site import Site, sealed_series, with_buckets
+from tests.core.spooled_site import Site, sealed_series, with_buckets
 from tests.core.test_sealing import Series, seal, store_files, stored
 from tests.object_storage import ObjectStorage
 from tests.samples import ct_instance, part10_bytes
