@@ -68,7 +68,7 @@ ADD_STUDY = """
     VALUES (%(archive_id)s, %(patient_id)s, %(study_instance_uid)s, %(study_date)s,
         %(study_time)s, %(timezone_offset)s, %(accession_number)s, %(study_identifier)s,
         %(description)s, %(referring_physician)s, %(referring_physician_normalised)s,
-        %(institution)s, '{}', '{}')
+        %(institution)s, %(modalities)s, '{}')
     ON CONFLICT (study_instance_uid, archive_id) DO NOTHING
     RETURNING study_id
 """
@@ -144,6 +144,9 @@ async def _find_or_add_study(
         referring_physician=told.referring_physician,
         referring_physician_normalised=normalise(told.referring_physician),
         institution=told.institution,
+        # Known from the first: the modality is indexed, and a change of it costs a new entry in
+        # every index of the study.
+        modalities=[modality] if (modality := attributes.series.modality) else [],
     )
     if study_id is None:  # another process was first
         study = await tx.one(_Study, FIND_STUDY, **key)

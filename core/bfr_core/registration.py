@@ -5,7 +5,6 @@ the commit has returned, never before.
 """
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ from typing import Any, Literal
 
 import psycopg
 
-from bfr_core import audit, events, jobs
+from bfr_core import audit, events, jobs, locator
 from bfr_core.database import Database, Transaction
 from bfr_core.errors import ArchiveError, Conflict, Unavailable
 from bfr_core.manifest import Frames
@@ -30,7 +29,10 @@ ATTEMPTS = 4
 SYNC_THREADS = 4
 
 LOCK_SERIES = """
-    SELECT series_id, state FROM series WHERE series_id = ANY(%(series_ids)s)
+    SELECT series_id, state, manifest_key,
+        coalesce(manifest_index_bytes, 0) AS manifest_index_bytes
+    FROM series
+    WHERE series_id = ANY(%(series_ids)s)
     ORDER BY series_id FOR NO KEY UPDATE
 """
 # One statement: a round trip to the database costs as much as the rows it carries.
@@ -47,13 +49,10 @@ INSERT_INSTANCES = """
             %(transfer_syntax_uid)s::text[], %(instance_number)s::integer[],
             %(pack_key)s::text[], %(offset_bytes)s::bigint[], %(length_bytes)s::bigint[],
             %(dataset_offset)s::integer[], %(digest)s::bytea[], %(frames)s::bytea[],
-            %(header)s::bytea[], %(uid_hash)s::bigint[])
+            %(header)s::bytea[])
             AS new(series_id, archive_id, sop_instance_uid, sop_class_uid, transfer_syntax_uid,
                 instance_number, pack_key, offset_bytes, length_bytes, dataset_offset, digest,
-                frames, header, uid_hash)
-        WHERE %(trusted)s OR NOT EXISTS (
-            SELECT FROM locator JOIN series USING (series_id)
-            WHERE locator.uid_hash = new.uid_hash AND series.archive_id = new.archive_id)
+                frames, header)
         ON CONFLICT (sop_instance_uid, archive_id) DO NOTHING
         RETURNING sop_instance_uid, archive_id, series_id, length_bytes,
             frames IS NOT NULL AS has_pixels
@@ -86,12 +85,6 @@ FIND_RECEIVING = """
     SELECT digest FROM instance
     WHERE sop_instance_uid = %(sop_instance_uid)s AND archive_id = %(archive_id)s
 """
-FIND_SEALED = """
-    SELECT series.manifest_key, series.manifest_index_bytes
-    FROM locator JOIN series USING (series_id)
-    WHERE locator.uid_hash = %(uid_hash)s AND series.archive_id = %(archive_id)s
-        AND series.manifest_key IS NOT NULL
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +94,16 @@ class Outcome:
     received: Received
     stored: Literal["new", "identical"] | None  # None: see `error`
     error: ArchiveError | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Locked:
+    """A series that nobody else adds to or seals until the commit."""
+
+    series_id: int
+    state: str
+    manifest_key: str | None
+    manifest_index_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +191,11 @@ class Registration:
         return turn
 
     async def _register(self, batch: Sequence[Received]) -> list[Outcome]:
+        known: dict[tuple[str, int], bytes] = {}
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 async with self._database.transaction() as tx:
-                    work = _Work(tx, batch, self._sealed, self._seal_quiet_s, self._places)
+                    work = _Work(tx, batch, self._sealed, self._seal_quiet_s, self._places, known)
                     outcomes = await work.register()
             except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
                 self._places.clear()
@@ -200,6 +204,9 @@ class Registration:
                 continue
             except _PlaceGone:
                 self._places.clear()
+                continue
+            except _SealedElsewhere as found:
+                known |= found.digests
                 continue
             break
         else:
@@ -216,6 +223,13 @@ class _PlaceGone(Exception):
     """A remembered series is no longer there."""
 
 
+class _SealedElsewhere(Exception):
+    """Objects of the batch lie in other series, which are sealed: their rows must not stay."""
+
+    def __init__(self, digests: dict[tuple[str, int], bytes]) -> None:
+        self.digests = digests
+
+
 class _Work:
     """One transaction of registration."""
 
@@ -226,12 +240,14 @@ class _Work:
         sealed: SealedSeries,
         seal_quiet_s: float,
         places: dict[tuple[int, str, str], Place],
+        known: dict[tuple[str, int], bytes],
     ) -> None:
         self.tx = tx
         self.batch = batch
         self.sealed = sealed
         self.seal_quiet_s = seal_quiet_s
         self.places = places
+        self.known = known  # digests of objects that an earlier attempt found sealed
         self.found: dict[tuple[int, str, str], Place] = {}
         self.audited: list[Received] = []
         self.outcomes: dict[int, Outcome] = {}
@@ -294,38 +310,80 @@ class _Work:
     ) -> tuple[dict[int, str], set[tuple[str, int]]]:
         """Return the state each series had, and the UIDs that were new to the archive.
 
-        The lock comes first: a sealing that ends while we wait for it must be seen by the
-        insert, which is a statement of its own for that reason.
+        The lock comes first: a sealing that ends while we wait for it must be seen by what
+        follows, in statements of their own for that reason.
         """
         if not placed:
             return {}, set()
         series_ids = sorted({place.series_id for place in placed.values()})
-        locked = await self.tx.tuples(LOCK_SERIES, series_ids=series_ids)
+        locked = await self.tx.all(_Locked, LOCK_SERIES, series_ids=series_ids)
         if len(locked) != len(series_ids):
             raise _PlaceGone
-        rows = self._rows(list(placed), placed, trusted=False)
-        inserted = await self.tx.tuples(INSERT_INSTANCES, **rows)
-        return dict(locked), set(inserted)
+        by_id = {series.series_id: series for series in locked}
+        fresh = []
+        for number, place in placed.items():
+            one = self.batch[number]
+            digest = self.known.get(_uid_key(one))
+            if digest is None:
+                digest = await self._digest_in(by_id[place.series_id], one)
+            if digest is None:
+                fresh.append(number)
+            else:
+                self.outcomes[number] = _compared(one, digest)
+        states = {series.series_id: series.state for series in locked}
+        if not fresh:
+            return states, set()
+        rows = self._rows(fresh, placed)
+        inserted = set(await self.tx.tuples(INSERT_INSTANCES, **rows))
+        await self._refuse_sealed(inserted, series_ids)
+        return states, inserted
+
+    async def _digest_in(self, series: _Locked, one: Received) -> bytes | None:
+        if series.manifest_key is None:
+            return None
+        return await self.sealed.find_digest(
+            series.manifest_key, series.manifest_index_bytes, one.sop_instance_uid
+        )
+
+    async def _refuse_sealed(self, inserted: set[tuple[str, int]], series_ids: list[int]) -> None:
+        """Raise _SealedElsewhere when a new row's UID lies in the manifest of another series.
+
+        After the insert: while another series holds the UID as a row, the insert waits for its
+        sealing to end, and whatever has ended by then this statement sees. The series that are
+        locked here have been looked through already.
+        """
+        if not inserted:
+            return
+        digests = {}
+        for place in await locator.find_sealed(self.tx, (uid for uid, _ in inserted)):
+            if place.series_id in series_ids:
+                continue
+            for uid, archive_id in inserted:
+                if archive_id == place.archive_id:
+                    digest = await self.sealed.find_digest(
+                        place.manifest_key, place.manifest_index_bytes, uid
+                    )
+                    if digest is not None:
+                        digests[uid, archive_id] = digest
+        if digests:
+            raise _SealedElsewhere(digests)
 
     async def _settle(self, placed: dict[int, Place], inserted: set[tuple[str, int]]) -> None:
         for number in placed:
+            if number in self.outcomes:
+                continue
             one = self.batch[number]
-            if _uid_key(one) not in inserted:
-                digest = await self._stored_digest(one)
-                if digest is not None:
-                    self.outcomes[number] = _compared(one, digest)
-                    continue
-                # Another UID has the same hash: the locator's word alone is no reason to refuse.
-                rows = self._rows([number], placed, trusted=True)
-                await self.tx.tuples(INSERT_INSTANCES, **rows)
-            self.outcomes[number] = Outcome(one, "new", None)
+            if _uid_key(one) in inserted:
+                self.outcomes[number] = Outcome(one, "new", None)
+                continue
+            digest = await self._stored_digest(one)
+            if digest is None:
+                raise _PlaceGone  # the row that was in the way is gone since
+            self.outcomes[number] = _compared(one, digest)
 
-    def _rows(
-        self, numbers: list[int], placed: dict[int, Place], *, trusted: bool
-    ) -> dict[str, object]:
+    def _rows(self, numbers: list[int], placed: dict[int, Place]) -> dict[str, object]:
         batch = [self.batch[number] for number in numbers]
         return {
-            "trusted": trusted,
             "series_id": [placed[number].series_id for number in numbers],
             "archive_id": [one.reception.archive.archive_id for one in batch],
             "sop_instance_uid": [one.sop_instance_uid for one in batch],
@@ -339,7 +397,6 @@ class _Work:
             "digest": [one.digest for one in batch],
             "frames": [_frames_json(one.frames) for one in batch],
             "header": [one.header for one in batch],
-            "uid_hash": [uid_hash(one.sop_instance_uid) for one in batch],
         }
 
     async def _stored_digest(self, one: Received) -> bytes | None:
@@ -350,12 +407,13 @@ class _Work:
         )
         if digest is not None:
             return digest
-        for key, index_bytes in await self.tx.tuples(
-            FIND_SEALED, uid_hash=uid_hash(one.sop_instance_uid), archive_id=archive_id
-        ):
-            digest = await self.sealed.find_digest(key, index_bytes, one.sop_instance_uid)
-            if digest is not None:
-                return digest
+        for place in await locator.find_sealed(self.tx, [one.sop_instance_uid]):
+            if place.archive_id == archive_id:
+                digest = await self.sealed.find_digest(
+                    place.manifest_key, place.manifest_index_bytes, one.sop_instance_uid
+                )
+                if digest is not None:
+                    return digest
         return None
 
     async def _reopen(self, placed: dict[int, Place], states: dict[int, str]) -> None:
@@ -419,12 +477,6 @@ class _Work:
                 detail={"reason": error.message},
             ),
         )
-
-
-def uid_hash(sop_instance_uid: str) -> int:
-    """Return the 64-bit number under which the locator keeps the UID."""
-    digest = hashlib.blake2b(sop_instance_uid.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
 
 
 def _key(one: Received) -> tuple[int, str, str]:

@@ -16,21 +16,12 @@ class SealedSeries:
 
     def __init__(self, blobs: FileBlobs) -> None:
         self._blobs = blobs
-        self._indexes: OrderedDict[str, list[StoredInstance]] = OrderedDict()
+        self._indexes: OrderedDict[str, dict[str, StoredInstance]] = OrderedDict()
         self._headers: OrderedDict[str, list[bytes]] = OrderedDict()
 
     async def read_index(self, key: str, index_bytes: int) -> list[StoredInstance]:
         """Return the instances of the manifest. Raises Unavailable when the blob is gone."""
-        index = self._indexes.get(key)
-        if index is None:
-            ref = BlobRef(key, 0, index_bytes)
-            index = await asyncio.to_thread(lambda: read_index(self._blobs.read(ref)))
-            self._indexes[key] = index
-            while sum(map(len, self._indexes.values())) > KEPT_INDEX_INSTANCES:
-                self._indexes.popitem(last=False)
-        if key in self._indexes:
-            self._indexes.move_to_end(key)
-        return index
+        return list((await self._by_uid(key, index_bytes)).values())
 
     async def read_headers(self, key: str, index_bytes: int, manifest_bytes: int) -> list[bytes]:
         """Return the headers of the manifest as DICOM JSON, in the order of its index.
@@ -50,7 +41,18 @@ class SealedSeries:
 
     async def find_digest(self, key: str, index_bytes: int, sop_instance_uid: str) -> bytes | None:
         """Return the digest of the instance in the manifest, or None when it is not in it."""
-        for instance in await self.read_index(key, index_bytes):
-            if instance.sop_instance_uid == sop_instance_uid:
-                return instance.digest
-        return None
+        instance = (await self._by_uid(key, index_bytes)).get(sop_instance_uid)
+        return None if instance is None else instance.digest
+
+    async def _by_uid(self, key: str, index_bytes: int) -> dict[str, StoredInstance]:
+        index = self._indexes.get(key)
+        if index is None:
+            ref = BlobRef(key, 0, index_bytes)
+            listed = await asyncio.to_thread(lambda: read_index(self._blobs.read(ref)))
+            index = {instance.sop_instance_uid: instance for instance in listed}
+            self._indexes[key] = index
+            while sum(map(len, self._indexes.values())) > KEPT_INDEX_INSTANCES:
+                self._indexes.popitem(last=False)
+        if key in self._indexes:
+            self._indexes.move_to_end(key)
+        return index

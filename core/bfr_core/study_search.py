@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from pydicom.datadict import keyword_for_tag
 
-from bfr_core import audit, policy
+from bfr_core import audit, locator, policy
 from bfr_core.access import Access
 from bfr_core.database import Transaction
 from bfr_core.errors import Invalid
 from bfr_core.instances import Dataset, person_name_value
 from bfr_core.matching import Column, Conditions, Match, checked_uid, parse_integer
-from bfr_core.registration import uid_hash
 from bfr_core.retrieval import FoundInstance, read_series
 
 if TYPE_CHECKING:
@@ -102,11 +101,6 @@ SERIES_OF_INSTANCES = f"""
         series.series_number NULLS LAST, series.series_id
     LIMIT %(limit)s OFFSET %(offset)s
 """
-# Without this a search for one instance would look through every series.
-SERIES_WITH_INSTANCES = """
-    (series.series_id IN (SELECT series_id FROM instance WHERE sop_instance_uid = ANY({uids}))
-    OR series.series_id IN (SELECT series_id FROM locator WHERE uid_hash = ANY({hashes})))
-"""
 SERIES_PAGE = 200
 
 
@@ -188,8 +182,9 @@ async def search_instances(
         if tag == SOP_INSTANCE_UID and wanted:
             listed = [str(uid) for uid in wanted]
             uids = conditions.param(listed)
-            hashes = conditions.param([uid_hash(uid) for uid in listed])
-            conditions.parts.append(SERIES_WITH_INSTANCES.format(uids=uids, hashes=hashes))
+            keys = conditions.param(locator.search_keys(listed))
+            # Without this a search for one instance would look through every series.
+            conditions.parts.append(locator.SERIES_WITH_INSTANCES.format(uids=uids, keys=keys))
     result: list[Dataset] = []
     skipped = 0
     series_offset = 0
