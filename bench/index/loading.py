@@ -17,7 +17,8 @@ TABLES = ("patient", "study", "series")
 CHUNK = 20_000  # studies that one process copies in one go
 RECEIVING = 200  # of the newest studies, whose series are not sealed yet
 RECENT_SHARE = 0.02  # of the studies: so many still have their events and audit records
-SEALED_INSTANCES_SHOWN = 20
+INSTANCES_ARRIVED = 20  # of a series that is receiving, at most
+PERFORMED_TOLD = ("CT", "MR", "PT")  # modalities that send Performed Procedure Step Start Date
 
 ADD_CONNECTION = """
     WITH one AS (
@@ -235,8 +236,11 @@ def _series(population: Population, study: SyntheticStudy) -> Iterator[list[obje
             series.position + 1,
             f"{study.body_part} {series.position + 1}",
             study.body_part,
-            study.arrived.date(),
-            f"{study.arrived:%H:%M:%S}",
+            *(
+                [study.arrived.date(), f"{study.arrived:%H:%M:%S}"]
+                if study.modality in PERFORMED_TOLD
+                else [NULL] * 2
+            ),
             series.instances,
             series.instances * study.instance_bytes,
             "receiving" if receiving else "sealed",
@@ -253,7 +257,7 @@ def _instances(population: Population, study: SyntheticStudy) -> Iterator[list[o
     if not _is_receiving(population, study):
         return
     for series in study.series():
-        for number in range(min(series.instances, SEALED_INSTANCES_SHOWN)):
+        for number in range(min(series.instances, INSTANCES_ARRIVED)):
             yield [
                 series.series_id,
                 study.archive_id,

@@ -37,7 +37,7 @@ ARCHIVE_SHARES = (22, 17, 14, 11, 9, 8, 6, 5, 4, 2, 1, 1)
 # How visits fall on people: weight and share of the people.
 VISITS = ((1, 0.70), (4, 0.25), (15, 0.05))
 # How modalities make SOP Instance UIDs, and the share of studies.
-UID_STYLES = {"counter": 60, "clock": 36, "chance": 4}
+UID_STYLES = {"counter": 60, "clock": 38, "chance": 2}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,11 @@ CREATE INDEX series_locator_key ON series (locator_key) WHERE locator_key IS NOT
 CREATE INDEX series_locator_keys ON series USING gin (locator_keys)
     WITH (fastupdate = off) WHERE locator_keys IS NOT NULL;
 
+-- Series are the most rows by far and their UIDs are long: a hash of four bytes finds them. That
+-- an archive has a UID once is seen to where series are added (placing.py), under a lock.
+ALTER TABLE series DROP CONSTRAINT series_series_instance_uid_archive_id_key;
+CREATE INDEX series_by_uid ON series USING hash (series_instance_uid);
+
 -- The series of a study are few: they are sorted when they are read.
 DROP INDEX series_of_study;
 CREATE INDEX series_of_study ON series (study_id);
