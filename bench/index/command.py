@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.index import growth
-from bench.index.database import BenchDatabase, serving
+from bench.index.database import serving
 from bench.index.loading import TABLES, load
 from bench.index.measuring import WrongAnswer, measure
 from bench.index.studies import Population
 
-GOAL_BYTES = 2048
 GIB = 1 << 30
 BYTES_A_STUDY = 3600  # what a build needs on the disk, logs of the database and room to sort too
 

@@ -5,9 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-GOAL_BYTES = 2048
-GOAL_GROWTH = 1.5
-
 
 def results(directory: Path) -> list[dict[str, Any]]:
     """Return the results in the folder, the smallest index first."""
@@ -21,21 +18,26 @@ def results(directory: Path) -> list[dict[str, Any]]:
 
 def table(listed: Sequence[dict[str, Any]]) -> str:
     """Return the results as a table in Markdown."""
-    head = ["question, ms"]
+    head = ["question"]
     for result in listed:
-        size = f"{result['studies'] / 1e6:g} M"
-        head += [f"{size} warm p50", "p99", "cold p50", "p99"]
+        size = f"{result['studies'] / 1e6:g} M:"
+        head += [f"{size} warm p50 / p99, ms", "cold p50 / max, ms", "pages p50 / p99"]
     if len(listed) > 1:
-        head.append("growth of warm p50 / p99")
+        head += ["growth of p99 warm", "growth of pages p99"]
     rows = [head, ["---", *["---:"] * (len(head) - 1)]]
     for number, question in enumerate(listed[0]["questions"]):
         row = [question["title"]]
         for result in listed:
             one = result["questions"][number]
-            for kind in ("warm", "cold"):
-                row += [f"{one[kind].get(name, 0):.2f}" for name in ("p50_ms", "p99_ms")]
+            row += [
+                f"{one['warm']['p50_ms']:.1f} / {one['warm']['p99_ms']:.1f}",
+                f"{one['cold']['p50_ms']:.0f} / {one['cold']['max_ms']:.0f}",
+                f"{one['pages']['p50']:.0f} / {one['pages']['p99']:.0f}",
+            ]
         if len(listed) > 1:
-            row.append(" / ".join(f"{ratio:.2f}" for ratio in _growth(listed, number)))
+            first, last = (listed[end]["questions"][number] for end in (0, -1))
+            row.append(f"{last['warm']['p99_ms'] / first['warm']['p99_ms']:.2f}")
+            row.append(f"{last['pages']['p99'] / max(1, first['pages']['p99']):.2f}")
         rows.append(row)
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     for result in listed:
@@ -61,18 +63,18 @@ def draw(directory: Path, path: Path) -> None:
     listed = results(directory)
     print(table(listed))
     sizes = [result["studies"] / 1e6 for result in listed]
-    figure, axes = pyplot.subplots(figsize=(9, 7))
-    for number, question in enumerate(listed[0]["questions"]):
-        times = [result["questions"][number]["warm"]["p99_ms"] for result in listed]
-        axes.plot(sizes, times, marker="o", markersize=3, linewidth=1, label=question["title"])
-    axes.set(xscale="log", yscale="log", xlabel="studies, millions", ylabel="p99 warm, ms")
-    axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=6, ncols=1, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure, both = pyplot.subplots(1, 2, figsize=(13, 7))
+    for axes, (kind, name, label) in zip(
+        both,
+        (("warm", "p99_ms", "p99 warm, ms"), ("pages", "p99", "pages touched, p99")),
+        strict=True,
+    ):
+        for number, question in enumerate(listed[0]["questions"]):
+            values = [max(0.1, result["questions"][number][kind][name]) for result in listed]
+            axes.plot(sizes, values, marker="o", markersize=3, linewidth=1, label=question["title"])
+        axes.set(xscale="log", yscale="log", xlabel="studies, millions", ylabel=label)
+        axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
+        axes.grid(alpha=0.3)
+    both[-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
-
-
-def _growth(listed: Sequence[dict[str, Any]], number: int) -> list[float]:
-    first, last = (listed[end]["questions"][number]["warm"] for end in (0, -1))
-    return [last[name] / first[name] for name in ("p50_ms", "p99_ms")]

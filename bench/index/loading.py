@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -100,9 +101,9 @@ def load(owner_url: str, population: Population, processes: int) -> Built:
         connection.execute(COUNT_CONTENTS)
         for table in TABLES:
             connection.execute(
-                sql.SQL("SELECT setval(pg_get_serial_sequence({}, {}), 1 + max({})) FROM {}").format(
-                    table, f"{table}_id", sql.Identifier(f"{table}_id"), sql.Identifier(table)
-                )
+                sql.SQL(
+                    "SELECT setval(pg_get_serial_sequence({}, {}), 1 + max({})) FROM {}"
+                ).format(table, f"{table}_id", sql.Identifier(f"{table}_id"), sql.Identifier(table))
             )
         began = time.perf_counter()
         connection.execute("VACUUM ANALYZE")
@@ -111,13 +112,13 @@ def load(owner_url: str, population: Population, processes: int) -> Built:
     return built
 
 
-def _drop_indexes(connection: psycopg.Connection[object]) -> list[sql.Composed]:
+def _drop_indexes(connection: psycopg.Connection[tuple[Any, ...]]) -> list[sql.Composed]:
     """Drop what slows a COPY down; return the statements that bring it back."""
     about = {"tables": list(TABLES)}
     restore: list[sql.Composed] = []
     constraints = connection.execute(CONSTRAINTS, about).fetchall()
     indexes = connection.execute(INDEXES, about).fetchall()
-    for table, name, _, definition in constraints:  # type: ignore[misc]
+    for table, name, _, definition in constraints:
         alter = sql.SQL("ALTER TABLE {} ").format(sql.SQL(table))
         connection.execute(alter + sql.SQL("DROP CONSTRAINT {}").format(sql.Identifier(name)))
         add = sql.SQL("ADD CONSTRAINT {} {}").format(sql.Identifier(name), sql.SQL(definition))
@@ -125,7 +126,7 @@ def _drop_indexes(connection: psycopg.Connection[object]) -> list[sql.Composed]:
     keys = [statement for statement in restore if "FOREIGN KEY" not in statement.as_string()]
     foreign = [statement for statement in restore if statement not in keys]
     made = []
-    for name, definition in indexes:  # type: ignore[misc]
+    for name, definition in indexes:
         connection.execute(sql.SQL("DROP INDEX {}").format(sql.SQL(name)))
         made.append(sql.Composed([sql.SQL(definition)]))
     for table in TABLES:
@@ -159,7 +160,7 @@ def _copy_chunk(owner_url: str, population: Population, start: int) -> None:
 
 
 def _copy(
-    cursor: psycopg.Cursor[tuple[object, ...]], table: str, rows: Iterable[list[object]]
+    cursor: psycopg.Cursor[tuple[Any, ...]], table: str, rows: Iterable[list[object]]
 ) -> None:
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
         sql.Identifier(table), sql.SQL(COLUMNS[table])

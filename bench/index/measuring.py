@@ -1,13 +1,19 @@
 """Measuring: each question asked cold and warm through the core, its plans kept and checked."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.index.plans import WatchedDatabase, explain, sequential_scans
+from bench.index.plans import (
+    Statements,
+    WatchedDatabase,
+    explain,
+    pages_read,
+    sequential_scans,
+)
 from bench.index.questions import QUESTIONS, About, Ask, Question, subjects
 from bench.index.studies import SERIES_MAX, Population, SyntheticSeries, SyntheticStudy
 from bench.measures import percentile
@@ -19,6 +25,7 @@ from bfr_core.settings import Settings
 from bfr_core.store import Store, database_url
 
 CONNECTIONS = 2
+PLANS_KEPT = 3  # questions of each kind whose plans are written down
 
 
 class WrongAnswer(Exception):
@@ -32,6 +39,7 @@ class Measured:
     question: Question
     cold_ms: list[float] = field(default_factory=list)
     warm_ms: list[float] = field(default_factory=list)
+    pages: list[float] = field(default_factory=list)
     plans: list[dict[str, Any]] = field(default_factory=list)
     sequential_scans: list[str] = field(default_factory=list)
 
@@ -42,6 +50,10 @@ class Measured:
             "title": self.question.title,
             "cold": _summary(self.cold_ms),
             "warm": _summary(self.warm_ms),
+            "pages": {
+                "p50": percentile(self.pages, 0.5),
+                "p99": percentile(self.pages, 0.99),
+            },
             "sequential_scans": sorted(set(self.sequential_scans)),
         }
 
@@ -85,23 +97,29 @@ async def measure(
             for about in warm:
                 ask = measured.question.make(about)
                 measured.warm_ms.append(await _ask(store, measured.question, ask))
-    for measured, plans in zip(listed, await plans_of(settings, cold[:3]), strict=True):
-        measured.plans = plans
-        measured.sequential_scans = [name for plan in plans for name in sequential_scans(plan)]
+    for measured in listed:
+        async with opened(settings) as store:
+            for number, about in enumerate(warm):
+                statements = await statements_of(store, measured.question, about)
+                measured.pages.append(await pages_read(store.database, statements))
+                if number < PLANS_KEPT:
+                    measured.plans += await explain(store.database, statements)
+        measured.sequential_scans = [
+            name for plan in measured.plans for name in sequential_scans(plan)
+        ]
     return listed
 
 
-async def plans_of(settings: Settings, abouts: Sequence[About]) -> list[list[dict[str, Any]]]:
-    """Return the plans of every question, each asked about a few studies."""
-    result = []
-    async with opened(settings) as store:
-        for question in QUESTIONS:
-            watched = WatchedDatabase(store.database)
-            store.database = watched
-            for about in abouts:
-                await question.make(about)(store)
-            result.append(await explain(watched, watched.statements))
-    return result
+async def statements_of(store: Store, question: Question, about: About) -> Statements:
+    """Return the statements that answer a question."""
+    plain = store.database
+    watched = WatchedDatabase(plain)
+    store.database = watched
+    try:
+        await question.make(about)(store)
+    finally:
+        store.database = plain
+    return watched.statements
 
 
 async def _ask(store: Store, question: Question | None, ask: Ask) -> float:

@@ -72,7 +72,7 @@ def _birth_days(seed: int) -> list[tuple[datetime.date, int]]:
     chance = Random(seed)
     first, last = (datetime.date(year, 1, 1).toordinal() for year in PEOPLE_BORN)
     seen: dict[int, int] = {}
-    days = []
+    days: list[tuple[datetime.date, int]] = []
     while len(days) < SLOTS:
         day = int(chance.triangular(first, last, first + (last - first) * 0.25))
         twin = seen.get(day, 0)

@@ -1,6 +1,5 @@
 """Plans: how PostgreSQL would answer, without a sequential scan of a large table."""
 
-import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -75,9 +74,22 @@ async def explain(database: Database, statements: Statements) -> list[dict[str, 
     plans = []
     async with database.transaction() as tx:
         for sql, params in statements.listed:
-            plan = await tx.value("EXPLAIN (FORMAT JSON) " + sql, **params)
-            plans.append((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])
+            told = await tx.value("EXPLAIN (FORMAT JSON) " + sql, **params)
+            plans.append(told[0]["Plan"])
     return plans
+
+
+async def pages_read(database: Database, statements: Statements) -> int:
+    """Return how many pages the statements touch, in memory or not: a measure no load disturbs."""
+    pages = 0
+    async with database.transaction() as tx:
+        for sql, params in statements.listed:
+            told = await tx.value(
+                "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) " + sql, **params
+            )
+            plan = told[0]["Plan"]
+            pages += plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+    return pages
 
 
 def sequential_scans(plan: dict[str, Any]) -> list[str]:

@@ -4,13 +4,12 @@ The mix is that of a Swedish region: mostly plain radiographs by count, mostly C
 """
 
 import datetime
-import os.path
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from random import Random
 
-from bfr_core.locator import PREFIX_STEP_CHARACTERS, key_of
+from bfr_core.locator import common_prefix, key_of
 
 FIRST_DAY = datetime.datetime(2011, 1, 1, tzinfo=datetime.UTC)
 YEARS = 15
@@ -97,9 +96,7 @@ class SyntheticSeries:
             return [key_of(self.sop_instance_uid(0))]
         # The first, the second and the last have no more in common than all together.
         ends = [self.sop_instance_uid(number) for number in {0, 1, self.instances - 1}]
-        prefix = os.path.commonprefix(ends)
-        step = PREFIX_STEP_CHARACTERS
-        return [key_of(prefix[: len(prefix) // step * step])]
+        return [key_of(common_prefix(ends))]
 
     @property
     def manifest_key(self) -> str:

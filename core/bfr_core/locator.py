@@ -6,7 +6,6 @@ instance and its manifest decides; what is not found does not hold it.
 """
 
 import hashlib
-import os.path
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -57,7 +56,7 @@ async def find_sealed(tx: Transaction, sop_instance_uids: Iterable[str]) -> list
 
 def search_keys(sop_instance_uids: Iterable[str]) -> list[int]:
     """Return the keys under which a series with one of the instances can stand."""
-    prefixes = set()
+    prefixes: set[str] = set()
     for uid in sop_instance_uids:
         ends = range(PREFIX_MIN_CHARACTERS, len(uid), PREFIX_STEP_CHARACTERS)
         prefixes.update(uid[:end] for end in ends)
@@ -99,8 +98,10 @@ def common_prefix(uids: Sequence[str]) -> str:
     """Return what the UIDs have in common, of a length that is looked up; all of a single one."""
     if len(uids) == 1:
         return uids[0]
-    prefix = os.path.commonprefix([min(uids), max(uids)])
-    return prefix[: len(prefix) // PREFIX_STEP_CHARACTERS * PREFIX_STEP_CHARACTERS]
+    first, last = min(uids), max(uids)
+    pairs = enumerate(zip(first, last, strict=False))
+    length = next((at for at, (one, other) in pairs if one != other), len(first))
+    return first[: length // PREFIX_STEP_CHARACTERS * PREFIX_STEP_CHARACTERS]
 
 
 def key_of(prefix: str) -> int:

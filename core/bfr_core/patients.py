@@ -10,6 +10,7 @@ from bfr_core.access import Access
 from bfr_core.errors import NotFound
 from bfr_core.matching import ESCAPE
 from bfr_core.names import normalise
+from bfr_core.narrowing import are_rare
 
 if TYPE_CHECKING:
     from bfr_core.store import Store
@@ -117,7 +118,7 @@ NEWEST_PATIENTS = f"""
         SELECT patient_id, patient_identifier, issuer FROM patient WHERE patient_id IN (
             SELECT patient_id FROM study
             WHERE %(archive_ids)s::integer[] IS NULL OR archive_id = ANY(%(archive_ids)s)
-            ORDER BY received_at DESC, study_id DESC LIMIT 1000))
+            ORDER BY received_at DESC, study_id DESC LIMIT 5 * %(limit)s))
     {PATIENT} {OF_FOUND} {GROUP}
 """
 SAME_PATIENT = """
@@ -151,9 +152,14 @@ STUDIES_OF_PATIENT = f"""
     {STUDY} WHERE {VISIBLE_STUDY} AND {SAME_PATIENT}
     ORDER BY study_date DESC NULLS LAST, study_time DESC NULLS LAST, study.study_id DESC
 """
+# For a modality that few studies have: by arrival all others would be looked through.
+OF_RARE_MODALITY = """
+        AND study.study_id = ANY(ARRAY(
+            SELECT study_id FROM study AS rare WHERE rare.modalities @> ARRAY[%(modality)s::text]))
+"""
 LATEST_STUDIES = f"""
     {STUDY} WHERE {VISIBLE_STUDY}
-        AND (%(modality)s::text IS NULL OR modalities @> ARRAY[%(modality)s::text])
+        AND (%(modality)s::text IS NULL OR modalities @> ARRAY[%(modality)s::text]) {{rare}}
         AND (%(archive)s::text IS NULL OR archive.ae_title = %(archive)s)
     ORDER BY received_at DESC, study.study_id DESC LIMIT %(limit)s
 """
@@ -272,9 +278,10 @@ async def latest_studies(
 ) -> list[PatientStudy]:
     """Return the studies that arrived last, newest arrival first."""
     async with store.database.transaction() as tx:
+        rare = modality is not None and await are_rare(tx, [modality])
         studies = await tx.all(
             PatientStudy,
-            LATEST_STUDIES,
+            LATEST_STUDIES.format(rare=OF_RARE_MODALITY if rare else ""),
             archive_ids=policy.visible_archives(access, None),
             modality=modality,
             archive=archive,

@@ -13,6 +13,7 @@ from bfr_core.database import Transaction
 from bfr_core.errors import Invalid
 from bfr_core.instances import Dataset, person_name_value
 from bfr_core.matching import Column, Conditions, Match, checked_uid, parse_integer
+from bfr_core.narrowing import narrow
 from bfr_core.retrieval import FoundInstance, read_series
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ async def search_studies(
     """
     conditions = _conditions(access, archive_id, matches, STUDY_KEYS)
     async with store.database.transaction() as tx:
+        await narrow(tx, conditions, matches)
         rows = await _rows(tx, STUDIES, conditions, limit, offset)
         await _record(tx, access, door, archive_id, matches, len(rows))
     return [study_dataset(row) for row in rows]
@@ -144,6 +146,7 @@ async def search_series(
     """
     conditions = _conditions(access, archive_id, matches, {**STUDY_KEYS, **SERIES_KEYS})
     async with store.database.transaction() as tx:
+        await narrow(tx, conditions, matches)
         rows = await _rows(tx, SERIES, conditions, limit, offset)
         await _record(tx, access, door, archive_id, matches, len(rows))
     return [
@@ -190,6 +193,8 @@ async def search_instances(
     series_offset = 0
     while len(result) < limit:
         async with store.database.transaction() as tx:
+            if series_offset == 0:
+                await narrow(tx, conditions, parents)
             page = await _rows(tx, SERIES_OF_INSTANCES, conditions, SERIES_PAGE, series_offset)
             if series_offset == 0:
                 await _record(tx, access, door, archive_id, matches, len(page))

@@ -8,14 +8,14 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from tests.conftest import House
-from tests.core.test_sealing import seal, series_row, store_files
 from tests.core.test_sealing import Series as SampleSeries
+from tests.core.test_sealing import seal, series_row, store_files
 from tests.samples import ct_instance, part10_bytes
 from tests.samples.images import new_uid
 
 from bfr_core import events, locator
 from bfr_core.database import Transaction
-from bfr_core.registration import DuplicateUid
+from bfr_core.registration import DuplicateUid, Outcome
 from bfr_core.settings import Settings
 from bfr_core.store import Store, open_store
 
@@ -110,9 +110,7 @@ async def test_a_beginning_that_many_studies_share_leads_to_few_of_them(
 
 async def test_the_series_of_one_study_may_begin_alike(store: Store, house: House) -> None:
     async with store.database.transaction() as tx:
-        study_id = await tx.value(
-            ADD_STUDY, archive_id=house.archive.archive_id, uid=new_uid()
-        )
+        study_id = await tx.value(ADD_STUDY, archive_id=house.archive.archive_id, uid=new_uid())
         for series in range(6):
             uids = [f"{SOME_ROOT}.20180123.{number}" for number in range(series, 1200, 6)]
             keys = await locator.series_keys(tx, house.archive.archive_id, study_id, uids)
@@ -127,9 +125,7 @@ async def test_the_series_of_one_study_may_begin_alike(store: Store, house: Hous
             )
 
 
-async def test_one_instance_of_another_maker_costs_one_more_key(
-    store: Store, house: House
-) -> None:
+async def test_one_instance_of_another_maker_costs_one_more_key(store: Store, house: House) -> None:
     async with store.database.transaction() as tx:
         uids = [f"{SOME_ROOT}.20180123.{number}" for number in range(500)]
         _, keys = await add_sealed(tx, house.archive.archive_id, [*uids, "2.25.12345"])
@@ -158,7 +154,7 @@ async def test_a_uid_sent_in_another_series_is_refused_while_its_own_is_being_se
     await store_files(store, house, first.file(1))
     await store_files(second_store, house, other.file(2))  # its place is known from here on
     write = events.write
-    sent: list[asyncio.Task[object]] = []
+    sent: list[asyncio.Task[list[Outcome]]] = []
 
     async def write_late(tx: Transaction, kind: str, **about: object) -> None:
         if kind == "series_sealed" and not sent:
@@ -169,7 +165,7 @@ async def test_a_uid_sent_in_another_series_is_refused_while_its_own_is_being_se
 
     monkeypatch.setattr(events, "write", write_late)
     assert await seal(store, first) == 0
-    (outcome,) = await sent[0]  # type: ignore[misc]
+    (outcome,) = await sent[0]
     assert isinstance(outcome.error, DuplicateUid)
     row = await series_row(store, other)
     assert row is not None

@@ -26,6 +26,7 @@ CREATE INDEX series_by_uid ON series USING hash (series_instance_uid);
 -- The series of a study are few: they are sorted when they are read.
 DROP INDEX series_of_study;
 CREATE INDEX series_of_study ON series (study_id);
+CREATE INDEX series_receiving ON series (study_id) WHERE state = 'receiving';
 
 CREATE INDEX study_by_modality ON study USING gin (modalities) WITH (fastupdate = off);
 
