@@ -64,11 +64,8 @@ def draw(directory: Path, path: Path) -> None:
     print(table(listed))
     sizes = [result["studies"] / 1e6 for result in listed]
     figure, both = pyplot.subplots(1, 2, figsize=(13, 7))
-    for axes, (kind, name, label) in zip(
-        both,
-        (("warm", "p99_ms", "p99 warm, ms"), ("pages", "p99", "pages touched, p99")),
-        strict=True,
-    ):
+    curves = (("warm", "p99_ms", "p99 warm, ms"), ("pages", "p99", "pages touched, p99"))
+    for axes, (kind, name, label) in zip(both, curves, strict=True):
         for number, question in enumerate(listed[0]["questions"]):
             values = [max(0.1, result["questions"][number][kind][name]) for result in listed]
             axes.plot(sizes, values, marker="o", markersize=3, linewidth=1, label=question["title"])

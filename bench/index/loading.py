@@ -88,11 +88,15 @@ def load(owner_url: str, population: Population, processes: int) -> Built:
             connection.execute(ADD_CONNECTION, about)
         restore = _drop_indexes(connection)
         began = time.perf_counter()
-        with ProcessPoolExecutor(processes) as pool:
-            starts = range(0, population.studies, CHUNK)
-            jobs = [pool.submit(_copy_chunk, owner_url, population, start) for start in starts]
-            for job in jobs:
-                job.result()
+        starts = range(0, population.studies, CHUNK)
+        if processes == 1:
+            for start in starts:
+                _copy_chunk(owner_url, population, start)
+        else:
+            with ProcessPoolExecutor(processes) as pool:
+                jobs = [pool.submit(_copy_chunk, owner_url, population, start) for start in starts]
+                for job in jobs:
+                    job.result()
         built.seconds["copy"] = time.perf_counter() - began
         for statement in restore:
             began = time.perf_counter()

@@ -1,10 +1,10 @@
 """Measuring: each question asked cold and warm through the core, its plans kept and checked."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from bench.index.plans import (
@@ -149,9 +149,7 @@ async def _write_manifests(store: Store, about: About) -> None:
 
 async def _write_manifest(store: Store, series: SyntheticSeries) -> None:
     manifest = write_manifest([_entry(series, number) for number in range(series.instances)])
-    path: Path = store.blobs.path(series.manifest_key)
-    if not path.exists():
-        store.blobs.put(series.manifest_key, manifest.data)
+    await asyncio.to_thread(_put_once, store, series.manifest_key, manifest.data)
     async with store.database.transaction() as tx:
         await tx.run(
             "UPDATE series SET manifest_index_bytes = %(index)s, manifest_bytes = %(whole)s"
@@ -160,6 +158,11 @@ async def _write_manifest(store: Store, series: SyntheticSeries) -> None:
             whole=len(manifest.data),
             series_id=series.series_id,
         )
+
+
+def _put_once(store: Store, key: str, data: bytes) -> None:
+    if not store.blobs.path(key).exists():
+        store.blobs.put(key, data)
 
 
 def _entry(series: SyntheticSeries, number: int) -> tuple[StoredInstance, bytes]:
