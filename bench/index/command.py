@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.index import growth
+from bench.index import growth, locators
 from bench.index.database import serving
 from bench.index.loading import TABLES, load
 from bench.index.measuring import WrongAnswer, measure
@@ -28,6 +28,9 @@ def main() -> None:
     arguments = _parser().parse_args()
     if arguments.draw:
         growth.draw(arguments.out, arguments.draw)
+        return
+    if arguments.locators:
+        _compare_locators(arguments)
         return
     base = arguments.work_dir or Path(tempfile.gettempdir())
     needed = arguments.studies * BYTES_A_STUDY
@@ -61,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep", action="store_true", help="keep the database")
     parser.add_argument("--reuse", type=Path, help="folder of a database that was kept")
     parser.add_argument("--draw", type=Path, help="only draw the growth curve into this SVG")
+    parser.add_argument("--locators", action="store_true", help="only compare kinds of locators")
     return parser
 
 
@@ -114,6 +118,18 @@ def _run(arguments: argparse.Namespace, directory: Path) -> int:
     for title, scans in scanned.items():
         print(f"bench: {title} reads all of {', '.join(sorted(set(scans)))}", file=sys.stderr)
     return 1 if scanned else 0
+
+
+def _compare_locators(arguments: argparse.Namespace) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="bfr-bench-index-", dir=arguments.work_dir) as directory,
+        serving(Path(directory)) as database,
+    ):
+        compared = locators.compare(database.owner_url, arguments.seed)
+    for one in compared:
+        print(one)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "locators.json").write_text(json.dumps(compared, indent=2) + "\n")
 
 
 def _say(text: str) -> None:
