@@ -14,7 +14,6 @@ from bfr_core.locator import common_prefix, key_of
 FIRST_DAY = datetime.datetime(2011, 1, 1, tzinfo=datetime.UTC)
 YEARS = 15
 SERIES_MAX = 64  # series ids are study id × 64 + position
-STUDIES_A_PERSON = 6
 
 # Weight among studies; series (most, at most), instances a series (least, most), bytes each.
 MODALITIES = {
@@ -45,11 +44,12 @@ class Population:
 
     studies: int
     seed: int
+    studies_a_person: int = 6
 
     @property
     def people(self) -> int:
         """How many people have studies."""
-        return max(1, self.studies // STUDIES_A_PERSON)
+        return max(1, self.studies // self.studies_a_person)
 
     def archives_of(self, number: int) -> tuple[int, ...]:
         """Return the archives that hold a person: for three in ten may be a second one."""

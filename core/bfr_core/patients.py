@@ -92,12 +92,13 @@ GROUP = """
     LIMIT %(limit)s
 """
 VISIBLE = "(%(archive_ids)s::integer[] IS NULL OR patient.archive_id = ANY(%(archive_ids)s))"
-# Who was found in one archive is told of with what the others hold of them.
+# Who was found in one archive is told of with what the others hold of them. The array is made
+# first and keeps what follows on indexes.
 OF_FOUND = f"""
-    WHERE {VISIBLE} AND patient.patient_id IN (
+    WHERE {VISIBLE} AND patient.patient_id = ANY(ARRAY(
         SELECT patient_id FROM found
         UNION SELECT patient.patient_id FROM found JOIN patient USING (patient_identifier, issuer)
-        WHERE found.patient_identifier <> '')
+        WHERE found.patient_identifier <> ''))
 """
 # Two searches, each on an index of its own; the bound keeps "an" from sorting half a region.
 SEARCH_PATIENTS = f"""
@@ -115,10 +116,10 @@ SEARCH_PATIENTS = f"""
 """
 NEWEST_PATIENTS = f"""
     WITH found AS (
-        SELECT patient_id, patient_identifier, issuer FROM patient WHERE patient_id IN (
+        SELECT patient_id, patient_identifier, issuer FROM patient WHERE patient_id = ANY(ARRAY(
             SELECT patient_id FROM study
             WHERE %(archive_ids)s::integer[] IS NULL OR archive_id = ANY(%(archive_ids)s)
-            ORDER BY received_at DESC, study_id DESC LIMIT 5 * %(limit)s))
+            ORDER BY received_at DESC, study_id DESC LIMIT 5 * %(limit)s)))
     {PATIENT} {OF_FOUND} {GROUP}
 """
 SAME_PATIENT = """

@@ -18,8 +18,8 @@ from bfr_core.postgres import Cluster
 from bfr_core.settings import Settings
 from bfr_core.store import open_store
 
-# With so many rows PostgreSQL chooses as it does with a thousand times as many.
-POPULATION = Population(studies=40_000, seed=7)
+# With so many rows of each table PostgreSQL chooses as it does with a thousand times as many.
+POPULATION = Population(studies=30_000, seed=7, studies_a_person=1)
 # All of the series table is some fifteen thousand pages here: what reads more than a few hundred
 # grows with the archive.
 PAGES_MAX = 4_000
