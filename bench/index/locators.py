@@ -11,7 +11,7 @@ import psycopg
 from bench.index.studies import Population, SyntheticSeries, SyntheticStudy
 from bfr_core.locator import key_of, search_keys
 
-STUDIES = 6_000
+STUDIES = 2_000
 SEALED_LATER = 200
 LOOK_UPS = 500
 
@@ -108,9 +108,11 @@ def _try(connection: Connection, kind: Kind, seed: int, styles: str) -> dict[str
     listed = [one for number in range(STUDIES) for one in _series(population, number, styles)]
     first, later = listed[:-SEALED_LATER], listed[-SEALED_LATER:]
     with connection.cursor() as cursor:
-        for start in range(0, len(first), 500):
-            rows = [row for one in first[start : start + 500] for row in kind.rows(one)]
-            cursor.executemany(kind.insert.encode(), rows)
+        for start in range(0, len(first), 100):  # sealed little by little, not sorted before
+            with cursor.copy("COPY tried FROM STDIN") as copy:
+                for one in first[start : start + 100]:
+                    for row in kind.rows(one):
+                        copy.write_row(row)
         connection.commit()
         connection.execute("ANALYZE tried")
         connection.commit()

@@ -335,7 +335,7 @@ class _Work:
             return states, set()
         rows = self._rows(fresh, placed)
         inserted = set(await self.tx.tuples(INSERT_INSTANCES, **rows))
-        await self._refuse_sealed(inserted, series_ids)
+        await self._refuse_sealed(inserted)
         return states, inserted
 
     async def _digest_in(self, series: _Locked, one: Received) -> bytes | None:
@@ -345,19 +345,16 @@ class _Work:
             series.manifest_key, series.manifest_index_bytes, one.sop_instance_uid
         )
 
-    async def _refuse_sealed(self, inserted: set[tuple[str, int]], series_ids: list[int]) -> None:
+    async def _refuse_sealed(self, inserted: set[tuple[str, int]]) -> None:
         """Raise _SealedElsewhere when a new row's UID lies in the manifest of another series.
 
         After the insert: while another series holds the UID as a row, the insert waits for its
-        sealing to end, and whatever has ended by then this statement sees. The series that are
-        locked here have been looked through already.
+        sealing to end, and whatever has ended by then this statement sees.
         """
         if not inserted:
             return
         digests = {}
         for place in await locator.find_sealed(self.tx, (uid for uid, _ in inserted)):
-            if place.series_id in series_ids:
-                continue
             for uid, archive_id in inserted:
                 if archive_id == place.archive_id:
                     digest = await self.sealed.find_digest(
