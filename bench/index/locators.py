@@ -11,9 +11,9 @@ import psycopg
 from bench.index.studies import Population, SyntheticSeries, SyntheticStudy
 from bfr_core.locator import key_of, search_keys
 
-STUDIES = 2_000
-SEALED_LATER = 200
-LOOK_UPS = 500
+STUDIES = 1_000
+SEALED_LATER = 100
+LOOK_UPS = 300
 
 Connection = psycopg.Connection[tuple[object, ...]]
 Rows = Callable[[SyntheticSeries], list[tuple[object, ...]]]
