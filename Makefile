@@ -38,7 +38,7 @@ fix: $(VENV)/.dev $(WEB)/node_modules/.stamp  ## format and mend what can be men
 	@$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format -q .
 	@cd $(WEB) && $(NODE_PATH_PREFIX) npm run fix --silent
 
-bench: $(VENV)/.dev web  ## measure against Orthanc on this machine (BENCH="--smoke" for a minute)
+bench: $(VENV)/.dev web  ## measure against Orthanc (BENCH="--smoke" for a minute, BENCH=index: the index alone)
 	@$(BIN)/python -m bench $(BENCH)
 
 docs: $(VENV)/.dev  ## write the generated documents again

@@ -13,42 +13,15 @@ from typing import Any
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from bfr_core import metrics, tracing
+from bfr_core import locator, metrics, tracing
 from bfr_core.errors import Unavailable
 from bfr_core.placing import Place
 from bfr_core.receiving import Received
-from bfr_core.registration import Outcome, counted, place_key, uid_hash
+from bfr_core.registration import Outcome, counted, place_key
 
-# The row of the series is changed first. Who waits for its lock looks at it again afterwards, so a
-# series that was sealed meanwhile is left alone; another object under the UID fails the insert.
 CONTINUE = """
-    WITH counted AS (
-        UPDATE series SET
-            number_of_instances = number_of_instances + 1,
-            size_bytes = size_bytes + %(length_bytes)s,
-            representative_sop_instance_uid = coalesce(representative_sop_instance_uid,
-                CASE WHEN %(frames)s::bytea IS NOT NULL THEN %(sop_instance_uid)s END),
-            last_received_at = clock_timestamp(), revision = revision + 1
-        WHERE series_id = %(series_id)s AND state = 'receiving'
-            AND NOT EXISTS (
-                SELECT FROM locator JOIN series AS other USING (series_id)
-                WHERE locator.uid_hash = %(uid_hash)s AND other.archive_id = %(archive_id)s)
-        RETURNING study_id
-    ), counted_study AS (
-        UPDATE study SET
-            number_of_instances = number_of_instances + 1,
-            size_bytes = size_bytes + %(length_bytes)s
-        FROM counted WHERE study.study_id = counted.study_id
-    )
-    INSERT INTO instance (series_id, archive_id, sop_instance_uid, sop_class_uid,
-        transfer_syntax_uid, instance_number, pack_key, offset_bytes, length_bytes,
-        dataset_offset, digest, frames, header)
-    SELECT %(series_id)s, %(archive_id)s, %(sop_instance_uid)s, %(sop_class_uid)s,
-        %(transfer_syntax_uid)s, %(instance_number)s, %(pack_key)s, %(offset_bytes)s,
-        %(length_bytes)s, %(dataset_offset)s, %(digest)s, %(frames)s, %(header)s
-    FROM counted
+    SELECT continue_series(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
-
 TIMEOUT_S = 30.0
 
 
@@ -86,8 +59,8 @@ class Continuing:
         began_s = perf_counter()
         try:
             with tracing.span("commit"), self._opened().connection() as connection:
-                cursor = connection.execute(CONTINUE, _row(received, place), prepare=True)
-                if cursor.rowcount != 1:
+                cursor = connection.execute(CONTINUE, _values(received, place), prepare=True)
+                if cursor.fetchone() != (True,):
                     return None
         except psycopg.errors.IntegrityError:
             return None
@@ -113,20 +86,20 @@ class Continuing:
         return self._pool
 
 
-def _row(one: Received, place: Place) -> dict[str, object]:
-    return {
-        "series_id": place.series_id,
-        "archive_id": one.reception.archive.archive_id,
-        "sop_instance_uid": one.sop_instance_uid,
-        "uid_hash": uid_hash(one.sop_instance_uid),
-        "sop_class_uid": one.sop_class_uid,
-        "transfer_syntax_uid": one.transfer_syntax_uid,
-        "instance_number": one.attributes.instance_number,
-        "pack_key": one.blob.key,
-        "offset_bytes": one.blob.offset,
-        "length_bytes": one.blob.length,
-        "dataset_offset": one.dataset_offset,
-        "digest": one.digest,
-        "frames": None if one.frames is None else one.frames.to_json(),
-        "header": one.header,
-    }
+def _values(one: Received, place: Place) -> tuple[object, ...]:
+    return (
+        place.series_id,
+        one.reception.archive.archive_id,
+        one.sop_instance_uid,
+        one.sop_class_uid,
+        one.transfer_syntax_uid,
+        one.attributes.instance_number,
+        one.blob.key,
+        one.blob.offset,
+        one.blob.length,
+        one.dataset_offset,
+        one.digest,
+        None if one.frames is None else one.frames.to_json(),
+        one.header,
+        locator.search_keys([one.sop_instance_uid]),
+    )

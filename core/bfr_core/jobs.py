@@ -16,6 +16,7 @@ from procrastinate.exceptions import AlreadyEnqueued, ConnectorException, Unique
 from procrastinate.jobs import Job, Status
 from procrastinate.worker import Worker
 
+from bfr_core import statistics
 from bfr_core.database import CREATE_AUDIT_PARTITIONS, Transaction
 from bfr_core.errors import ArchiveError, Unavailable
 from bfr_core.metrics import outcome_of
@@ -116,6 +117,14 @@ async def daily(context: JobContext, timestamp: int) -> None:
     # What made them fail may have been mended since.
     for job in await app.job_manager.list_jobs_async(status=Status.FAILED.value):
         await _run_again(job)
+
+
+@app.periodic(cron="*/5 * * * *")
+@app.task(name="sum_up_contents", pass_context=True, retry=RETRY, queueing_lock="sum_up_contents")
+async def sum_up_contents(context: JobContext, timestamp: int) -> None:
+    """Add what has arrived to the totals of each archive."""
+    async with _store(context).database.transaction() as tx:
+        await statistics.sum_up_contents(tx)
 
 
 @app.periodic(cron="* * * * *")

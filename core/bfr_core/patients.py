@@ -10,6 +10,7 @@ from bfr_core.access import Access
 from bfr_core.errors import NotFound
 from bfr_core.matching import ESCAPE
 from bfr_core.names import normalise
+from bfr_core.narrowing import are_rare
 
 if TYPE_CHECKING:
     from bfr_core.store import Store
@@ -91,12 +92,13 @@ GROUP = """
     LIMIT %(limit)s
 """
 VISIBLE = "(%(archive_ids)s::integer[] IS NULL OR patient.archive_id = ANY(%(archive_ids)s))"
-# Who was found in one archive is told of with what the others hold of them.
+# Who was found in one archive is told of with what the others hold of them. The array is made
+# first and keeps what follows on indexes.
 OF_FOUND = f"""
-    WHERE {VISIBLE} AND patient.patient_id IN (
+    WHERE {VISIBLE} AND patient.patient_id = ANY(ARRAY(
         SELECT patient_id FROM found
         UNION SELECT patient.patient_id FROM found JOIN patient USING (patient_identifier, issuer)
-        WHERE found.patient_identifier <> '')
+        WHERE found.patient_identifier <> ''))
 """
 # Two searches, each on an index of its own; the bound keeps "an" from sorting half a region.
 SEARCH_PATIENTS = f"""
@@ -114,10 +116,10 @@ SEARCH_PATIENTS = f"""
 """
 NEWEST_PATIENTS = f"""
     WITH found AS (
-        SELECT patient_id, patient_identifier, issuer FROM patient WHERE patient_id IN (
+        SELECT patient_id, patient_identifier, issuer FROM patient WHERE patient_id = ANY(ARRAY(
             SELECT patient_id FROM study
             WHERE %(archive_ids)s::integer[] IS NULL OR archive_id = ANY(%(archive_ids)s)
-            ORDER BY received_at DESC, study_id DESC LIMIT 1000))
+            ORDER BY received_at DESC, study_id DESC LIMIT 5 * %(limit)s)))
     {PATIENT} {OF_FOUND} {GROUP}
 """
 SAME_PATIENT = """
@@ -151,9 +153,14 @@ STUDIES_OF_PATIENT = f"""
     {STUDY} WHERE {VISIBLE_STUDY} AND {SAME_PATIENT}
     ORDER BY study_date DESC NULLS LAST, study_time DESC NULLS LAST, study.study_id DESC
 """
+# For a modality that few studies have: by arrival all others would be looked through.
+OF_RARE_MODALITY = """
+        AND study.study_id = ANY(ARRAY(
+            SELECT study_id FROM study AS rare WHERE rare.modalities @> ARRAY[%(modality)s::text]))
+"""
 LATEST_STUDIES = f"""
     {STUDY} WHERE {VISIBLE_STUDY}
-        AND (%(modality)s::text IS NULL OR modalities @> ARRAY[%(modality)s::text])
+        AND (%(modality)s::text IS NULL OR modalities @> ARRAY[%(modality)s::text]) {{rare}}
         AND (%(archive)s::text IS NULL OR archive.ae_title = %(archive)s)
     ORDER BY received_at DESC, study.study_id DESC LIMIT %(limit)s
 """
@@ -272,9 +279,10 @@ async def latest_studies(
 ) -> list[PatientStudy]:
     """Return the studies that arrived last, newest arrival first."""
     async with store.database.transaction() as tx:
+        rare = modality is not None and await are_rare(tx, [modality])
         studies = await tx.all(
             PatientStudy,
-            LATEST_STUDIES,
+            LATEST_STUDIES.format(rare=OF_RARE_MODALITY if rare else ""),
             archive_ids=policy.visible_archives(access, None),
             modality=modality,
             archive=archive,

@@ -68,7 +68,7 @@ ADD_STUDY = """
     VALUES (%(archive_id)s, %(patient_id)s, %(study_instance_uid)s, %(study_date)s,
         %(study_time)s, %(timezone_offset)s, %(accession_number)s, %(study_identifier)s,
         %(description)s, %(referring_physician)s, %(referring_physician_normalised)s,
-        %(institution)s, '{}', '{}')
+        %(institution)s, %(modalities)s, '{}')
     ON CONFLICT (study_instance_uid, archive_id) DO NOTHING
     RETURNING study_id
 """
@@ -76,13 +76,14 @@ FIND_SERIES = """
     SELECT series_id, study_id FROM series
     WHERE series_instance_uid = %(series_instance_uid)s AND archive_id = %(archive_id)s
 """
+# The index of series does not keep two of one UID apart (0006): who adds one is alone with it.
+LOCK_UID = "SELECT pg_advisory_xact_lock(%(archive_id)s, hashtext(%(series_instance_uid)s))"
 ADD_SERIES = """
     INSERT INTO series (study_id, archive_id, series_instance_uid, modality, series_number,
         description, body_part, performed_date, performed_time, request_attributes, state)
     VALUES (%(study_id)s, %(archive_id)s, %(series_instance_uid)s, %(modality)s,
         %(series_number)s, %(description)s, %(body_part)s, %(performed_date)s,
         %(performed_time)s, %(request_attributes)s, 'receiving')
-    ON CONFLICT (series_instance_uid, archive_id) DO NOTHING
     RETURNING series_id, study_id
 """
 ADD_SERIES_TO_STUDY = """
@@ -144,6 +145,9 @@ async def _find_or_add_study(
         referring_physician=told.referring_physician,
         referring_physician_normalised=normalise(told.referring_physician),
         institution=told.institution,
+        # Known from the first: the modality is indexed, and a change of it costs a new entry in
+        # every index of the study.
+        modalities=[modality] if (modality := attributes.series.modality) else [],
     )
     if study_id is None:  # another process was first
         study = await tx.one(_Study, FIND_STUDY, **key)
@@ -171,6 +175,10 @@ async def _find_or_add_series(
     series = await tx.one(_Series, FIND_SERIES, **key)
     if series is not None:
         return series
+    await tx.run(LOCK_UID, **key)
+    series = await tx.one(_Series, FIND_SERIES, **key)
+    if series is not None:  # another process was first
+        return series
     requests = told.request_attributes
     added = await tx.one(
         _Series,
@@ -185,11 +193,8 @@ async def _find_or_add_series(
         performed_time=told.performed_time,
         request_attributes=_json(requests),
     )
-    if added is None:  # another process was first
-        series = await tx.one(_Series, FIND_SERIES, **key)
-        if series is None:
-            raise Conflict("the series was removed while it was stored")
-        return series
+    if added is None:
+        raise RuntimeError("an INSERT returned no row")
     await tx.run(
         ADD_SERIES_TO_STUDY, study_id=study_id, modality=told.modality, body_part=told.body_part
     )

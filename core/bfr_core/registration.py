@@ -6,7 +6,6 @@ the commit has returned, never before.
 
 import asyncio
 import contextvars
-import hashlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 
-from bfr_core import audit, events, jobs, metrics, tracing
+from bfr_core import audit, events, jobs, locator, metrics, tracing
 from bfr_core.database import Database, Transaction
 from bfr_core.errors import ArchiveError, Conflict, Unavailable
 from bfr_core.manifest import Frames
@@ -35,7 +34,10 @@ ATTEMPTS = 4
 SYNC_THREADS = 4
 
 LOCK_SERIES = """
-    SELECT series_id, state FROM series WHERE series_id = ANY(%(series_ids)s)
+    SELECT series_id, state, manifest_key,
+        coalesce(manifest_index_bytes, 0) AS manifest_index_bytes
+    FROM series
+    WHERE series_id = ANY(%(series_ids)s)
     ORDER BY series_id FOR NO KEY UPDATE
 """
 # One statement: a round trip to the database costs as much as the rows it carries.
@@ -52,13 +54,10 @@ INSERT_INSTANCES = """
             %(transfer_syntax_uid)s::text[], %(instance_number)s::integer[],
             %(pack_key)s::text[], %(offset_bytes)s::bigint[], %(length_bytes)s::bigint[],
             %(dataset_offset)s::integer[], %(digest)s::bytea[], %(frames)s::bytea[],
-            %(header)s::bytea[], %(uid_hash)s::bigint[])
+            %(header)s::bytea[])
             AS new(series_id, archive_id, sop_instance_uid, sop_class_uid, transfer_syntax_uid,
                 instance_number, pack_key, offset_bytes, length_bytes, dataset_offset, digest,
-                frames, header, uid_hash)
-        WHERE %(trusted)s OR NOT EXISTS (
-            SELECT FROM locator JOIN series USING (series_id)
-            WHERE locator.uid_hash = new.uid_hash AND series.archive_id = new.archive_id)
+                frames, header)
         ON CONFLICT (sop_instance_uid, archive_id) DO NOTHING
         RETURNING sop_instance_uid, archive_id, series_id, length_bytes,
             frames IS NOT NULL AS has_pixels
@@ -91,12 +90,6 @@ FIND_RECEIVING = """
     SELECT digest FROM instance
     WHERE sop_instance_uid = %(sop_instance_uid)s AND archive_id = %(archive_id)s
 """
-FIND_SEALED = """
-    SELECT series.manifest_key, series.manifest_index_bytes
-    FROM locator JOIN series USING (series_id)
-    WHERE locator.uid_hash = %(uid_hash)s AND series.archive_id = %(archive_id)s
-        AND series.manifest_key IS NOT NULL
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +99,16 @@ class Outcome:
     received: Received
     stored: Literal["new", "identical"] | None  # None: see `error`
     error: ArchiveError | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Locked:
+    """A series that nobody else adds to or seals until the commit."""
+
+    series_id: int
+    state: str
+    manifest_key: str | None
+    manifest_index_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +206,11 @@ class Registration:
         return turn
 
     async def _register(self, batch: Sequence[Received]) -> list[Outcome]:
+        known: dict[tuple[str, int], bytes | Unavailable] = {}
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 async with self._database.transaction() as tx:
-                    work = _Work(tx, batch, self._sealed, self._seal_quiet_s, self.places)
+                    work = _Work(tx, batch, self._sealed, self._seal_quiet_s, self.places, known)
                     outcomes = await work.register()
             except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
                 self.places.clear()
@@ -215,6 +219,9 @@ class Registration:
                 continue
             except _PlaceGone:
                 self.places.clear()
+                continue
+            except _SealedElsewhere as found:
+                known |= found.known
                 continue
             break
         else:
@@ -231,6 +238,13 @@ class _PlaceGone(Exception):
     """A remembered series is no longer there."""
 
 
+class _SealedElsewhere(Exception):
+    """Objects of the batch lie in other series, which are sealed: their rows must not stay."""
+
+    def __init__(self, known: dict[tuple[str, int], bytes | Unavailable]) -> None:
+        self.known = known
+
+
 class _Work:
     """One transaction of registration."""
 
@@ -241,12 +255,14 @@ class _Work:
         sealed: SealedSeries,
         seal_quiet_s: float,
         places: dict[tuple[int, str, str], Place],
+        known: dict[tuple[str, int], bytes | Unavailable],
     ) -> None:
         self.tx = tx
         self.batch = batch
         self.sealed = sealed
         self.seal_quiet_s = seal_quiet_s
         self.places = places
+        self.known = known  # digests of objects that an earlier attempt found sealed
         self.found: dict[tuple[int, str, str], Place] = {}
         self.audited: list[Received] = []
         self.outcomes: dict[int, Outcome] = {}
@@ -291,7 +307,9 @@ class _Work:
             place = self.found.get(key) or self.places.get(key)
             if place is None or not place.is_of(one.attributes.patient):
                 # Nobody wants an empty study for an object that is refused.
-                if await self._is_stored(number):
+                stored = await self._stored_digest(one)
+                if stored is not None:
+                    self.outcomes[number] = _compared(one, stored)
                     continue
                 try:
                     place = await find_place(self.tx, key[0], one.attributes, self.seal_quiet_s)
@@ -307,36 +325,86 @@ class _Work:
     ) -> tuple[dict[int, str], set[tuple[str, int]]]:
         """Return the state each series had, and the UIDs that were new to the archive.
 
-        The lock comes first: a sealing that ends while we wait for it must be seen by the
-        insert, which is a statement of its own for that reason.
+        The lock comes first: a sealing that ends while we wait for it must be seen by what
+        follows, in statements of their own for that reason.
         """
         if not placed:
             return {}, set()
         series_ids = sorted({place.series_id for place in placed.values()})
-        locked = await self.tx.tuples(LOCK_SERIES, series_ids=series_ids)
+        locked = await self.tx.all(_Locked, LOCK_SERIES, series_ids=series_ids)
         if len(locked) != len(series_ids):
             raise _PlaceGone
-        rows = self._rows(list(placed), placed, trusted=False)
-        inserted = await self.tx.tuples(INSERT_INSTANCES, **rows)
-        return dict(locked), set(inserted)
+        by_id = {series.series_id: series for series in locked}
+        fresh = []
+        for number, place in placed.items():
+            one = self.batch[number]
+            found = self.known.get(_uid_key(one))
+            if found is None:
+                found = await self._look_in(by_id[place.series_id], one)
+            if found is None:
+                fresh.append(number)
+            else:
+                self.outcomes[number] = _compared(one, found)
+        states = {series.series_id: series.state for series in locked}
+        if not fresh:
+            return states, set()
+        rows = self._rows(fresh, placed)
+        inserted = set(await self.tx.tuples(INSERT_INSTANCES, **rows))
+        await self._refuse_sealed(fresh, inserted)
+        return states, inserted
+
+    async def _look_in(
+        self, series: "_Locked | locator.SealedPlace", one: Received
+    ) -> bytes | Unavailable | None:
+        """Return the digest under which the manifest of the series holds the UID, None without.
+
+        Unavailable when the manifest cannot be read just now: this object has to wait then, and
+        the others of the batch do not.
+        """
+        if series.manifest_key is None:
+            return None
+        try:
+            return await self.sealed.find_digest(
+                series.manifest_key, series.manifest_index_bytes, one.sop_instance_uid
+            )
+        except Unavailable as error:
+            return error
+
+    async def _refuse_sealed(self, numbers: list[int], inserted: set[tuple[str, int]]) -> None:
+        """Raise _SealedElsewhere when a new row's UID lies in the manifest of another series.
+
+        After the insert: while another series holds the UID as a row, the insert waits for its
+        sealing to end, and whatever has ended by then this statement sees.
+        """
+        if not inserted:
+            return
+        known = {}
+        for place in await locator.find_sealed(self.tx, (uid for uid, _ in inserted)):
+            for number in numbers:
+                one = self.batch[number]
+                if _uid_key(one) in inserted and _uid_key(one)[1] == place.archive_id:
+                    found = await self._look_in(place, one)
+                    if found is not None:
+                        known[_uid_key(one)] = found
+        if known:
+            raise _SealedElsewhere(known)
 
     async def _settle(self, placed: dict[int, Place], inserted: set[tuple[str, int]]) -> None:
         for number in placed:
+            if number in self.outcomes:
+                continue
             one = self.batch[number]
-            if _uid_key(one) not in inserted:
-                if await self._is_stored(number):
-                    continue
-                # Another UID has the same hash: the locator's word alone is no reason to refuse.
-                rows = self._rows([number], placed, trusted=True)
-                await self.tx.tuples(INSERT_INSTANCES, **rows)
-            self.outcomes[number] = Outcome(one, "new", None)
+            if _uid_key(one) in inserted:
+                self.outcomes[number] = Outcome(one, "new", None)
+                continue
+            found = await self._stored_digest(one)
+            if found is None:
+                raise _PlaceGone  # the row that was in the way is gone since
+            self.outcomes[number] = _compared(one, found)
 
-    def _rows(
-        self, numbers: list[int], placed: dict[int, Place], *, trusted: bool
-    ) -> dict[str, object]:
+    def _rows(self, numbers: list[int], placed: dict[int, Place]) -> dict[str, object]:
         batch = [self.batch[number] for number in numbers]
         return {
-            "trusted": trusted,
             "series_id": [placed[number].series_id for number in numbers],
             "archive_id": [one.reception.archive.archive_id for one in batch],
             "sop_instance_uid": [one.sop_instance_uid for one in batch],
@@ -350,23 +418,9 @@ class _Work:
             "digest": [one.digest for one in batch],
             "frames": [_frames_json(one.frames) for one in batch],
             "header": [one.header for one in batch],
-            "uid_hash": [uid_hash(one.sop_instance_uid) for one in batch],
         }
 
-    async def _is_stored(self, number: int) -> bool:
-        """Return whether the UID is taken; the outcome is set then."""
-        one = self.batch[number]
-        try:
-            digest = await self._stored_digest(one)
-        except Unavailable as error:
-            # A manifest cannot be read just now: this object has to wait, the others do not.
-            self.outcomes[number] = Outcome(one, None, error)
-            return True
-        if digest is not None:
-            self.outcomes[number] = _compared(one, digest)
-        return digest is not None
-
-    async def _stored_digest(self, one: Received) -> bytes | None:
+    async def _stored_digest(self, one: Received) -> bytes | Unavailable | None:
         """Return the digest of the object that the archive holds under this UID, if any."""
         archive_id = one.reception.archive.archive_id
         digest: bytes | None = await self.tx.value(
@@ -374,12 +428,11 @@ class _Work:
         )
         if digest is not None:
             return digest
-        for key, index_bytes in await self.tx.tuples(
-            FIND_SEALED, uid_hash=uid_hash(one.sop_instance_uid), archive_id=archive_id
-        ):
-            digest = await self.sealed.find_digest(key, index_bytes, one.sop_instance_uid)
-            if digest is not None:
-                return digest
+        for place in await locator.find_sealed(self.tx, [one.sop_instance_uid]):
+            if place.archive_id == archive_id:
+                found = await self._look_in(place, one)
+                if found is not None:
+                    return found
         return None
 
     async def _reopen(self, placed: dict[int, Place], states: dict[int, str]) -> None:
@@ -445,12 +498,6 @@ class _Work:
         )
 
 
-def uid_hash(sop_instance_uid: str) -> int:
-    """Return the 64-bit number under which the locator keeps the UID."""
-    digest = hashlib.blake2b(sop_instance_uid.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
-
-
 def place_key(one: Received) -> tuple[int, str, str]:
     """Return the key under which the object's place is remembered."""
     return (one.reception.archive.archive_id, one.study_instance_uid, one.series_instance_uid)
@@ -460,7 +507,9 @@ def _uid_key(one: Received) -> tuple[str, int]:
     return (one.sop_instance_uid, one.reception.archive.archive_id)
 
 
-def _compared(one: Received, digest: bytes) -> Outcome:
+def _compared(one: Received, digest: bytes | Unavailable) -> Outcome:
+    if isinstance(digest, Unavailable):
+        return Outcome(one, None, digest)
     if one.digest == digest:
         return Outcome(one, "identical", None)
     return Outcome(one, None, DuplicateUid("another object is stored under this SOP Instance UID"))

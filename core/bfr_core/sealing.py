@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from bfr_core import events, jobs, metrics, uploading
+from bfr_core import events, jobs, locator, metrics, uploading
 from bfr_core.database import Transaction
 from bfr_core.instance_rows import read_instance_row
 from bfr_core.manifest import StoredInstance, in_order, write_manifest
-from bfr_core.registration import uid_hash
 
 if TYPE_CHECKING:
     from bfr_core.store import Store
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class _Series:
     series_id: int
+    study_id: int
     archive_id: int
     revision: int
     state: str
@@ -35,7 +35,7 @@ class _Series:
 
 
 FIND_SERIES = """
-    SELECT series_id, series.archive_id, revision, state,
+    SELECT series_id, study_id, series.archive_id, revision, state,
         extract(epoch FROM clock_timestamp() - last_received_at)::float8 AS quiet_s,
         manifest_key, coalesce(manifest_index_bytes, 0) AS manifest_index_bytes,
         coalesce(manifest_bytes, 0) AS manifest_bytes, series_instance_uid, study_instance_uid
@@ -51,13 +51,9 @@ INSTANCE_ROWS = """
 SEAL = """
     UPDATE series SET state = 'sealed', manifest_key = %(manifest_key)s,
         manifest_index_bytes = %(manifest_index_bytes)s, manifest_bytes = %(manifest_bytes)s,
-        representative_sop_instance_uid = %(representative)s
+        representative_sop_instance_uid = %(representative)s,
+        locator_key = %(locator_key)s, locator_keys = %(locator_keys)s
     WHERE series_id = %(series_id)s AND revision = %(revision)s AND state = 'receiving'
-"""
-LOCATE = """
-    INSERT INTO locator (uid_hash, series_id)
-    SELECT one, %(series_id)s FROM unnest(%(uid_hashes)s::bigint[]) AS one
-    ON CONFLICT DO NOTHING
 """
 DROP_ROWS = "DELETE FROM instance WHERE series_id = %(series_id)s"
 
@@ -75,7 +71,6 @@ async def seal_series(store: "Store", series_id: int) -> float:
             return store.settings.seal_quiet_s - series.quiet_s
         entries = await receiving_instances(tx, [series_id])
     began_s = perf_counter()
-    fresh = [instance.sop_instance_uid for instance, _ in entries]
     packs = {instance.blob.key for instance, _ in entries}
     if series.manifest_key is not None:
         index = await store.sealed.read_index(series.manifest_key, series.manifest_index_bytes)
@@ -87,7 +82,9 @@ async def seal_series(store: "Store", series_id: int) -> float:
     manifest = await asyncio.to_thread(write_manifest, entries)
     key = store.blobs.new_key(series.archive_id, "manifest")
     await asyncio.to_thread(store.blobs.put, key, manifest.data)
+    uids = [instance.sop_instance_uid for instance, _ in entries]
     async with store.database.transaction() as tx:
+        keys = await locator.series_keys(tx, series.archive_id, series.study_id, uids)
         sealed = await tx.run(
             SEAL,
             series_id=series_id,
@@ -96,9 +93,10 @@ async def seal_series(store: "Store", series_id: int) -> float:
             manifest_index_bytes=manifest.index_bytes,
             manifest_bytes=len(manifest.data),
             representative=representative([instance for instance, _ in entries]),
+            locator_key=keys[0] if len(keys) == 1 else None,
+            locator_keys=keys if len(keys) > 1 else None,
         )
         if sealed:
-            await tx.run(LOCATE, series_id=series_id, uid_hashes=[uid_hash(uid) for uid in fresh])
             await tx.run(DROP_ROWS, series_id=series_id)
             await uploading.spool(tx, store, [key, *packs])
             await events.write(

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from pydicom.datadict import keyword_for_tag
 
-from bfr_core import audit, policy
+from bfr_core import audit, locator, policy
 from bfr_core.access import Access
 from bfr_core.errors import Invalid
 from bfr_core.instances import Dataset, person_name_value
 from bfr_core.matching import Column, Conditions, Match, checked_uid, parse_integer
-from bfr_core.registration import uid_hash
+from bfr_core.narrowing import narrow
 from bfr_core.retrieval import FoundInstance, read_series
 
 if TYPE_CHECKING:
@@ -106,11 +106,6 @@ RECORDED = f"""
     WITH found AS MATERIALIZED ({{search}}), recorded AS ({audit.RECORD_SEARCH})
     SELECT * FROM found
 """
-# Without this a search for one instance would look through every series.
-SERIES_WITH_INSTANCES = """
-    (series.series_id IN (SELECT series_id FROM instance WHERE sop_instance_uid = ANY({uids}))
-    OR series.series_id IN (SELECT series_id FROM locator WHERE uid_hash = ANY({hashes})))
-"""
 SERIES_PAGE = 200
 
 
@@ -130,6 +125,7 @@ async def search_studies(
     """
     conditions = _conditions(access, archive_id, matches, STUDY_KEYS)
     record = audit.search_params(access, door, archive_id, [match.tag for match in matches])
+    await narrow(store.database, conditions, matches)
     rows = await _recorded_rows(store, STUDIES, conditions, limit, offset, record)
     return [study_dataset(row) for row in rows]
 
@@ -153,6 +149,7 @@ async def search_series(
     """
     conditions = _conditions(access, archive_id, matches, {**STUDY_KEYS, **SERIES_KEYS})
     record = audit.search_params(access, door, archive_id, [match.tag for match in matches])
+    await narrow(store.database, conditions, matches)
     rows = await _recorded_rows(store, SERIES, conditions, limit, offset, record)
     return [
         {
@@ -190,8 +187,10 @@ async def search_instances(
         if tag == SOP_INSTANCE_UID and wanted:
             listed = [str(uid) for uid in wanted]
             uids = conditions.param(listed)
-            hashes = conditions.param([uid_hash(uid) for uid in listed])
-            conditions.parts.append(SERIES_WITH_INSTANCES.format(uids=uids, hashes=hashes))
+            keys = conditions.param(locator.search_keys(listed))
+            # Without this a search for one instance would look through every series.
+            conditions.parts.append(locator.SERIES_WITH_INSTANCES.format(uids=uids, keys=keys))
+    await narrow(store.database, conditions, parents)
     record = audit.search_params(access, door, archive_id, [match.tag for match in matches])
     page = await _recorded_rows(store, SERIES_OF_INSTANCES, conditions, SERIES_PAGE, 0, record)
     result: list[Dataset] = []

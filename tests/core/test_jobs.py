@@ -154,7 +154,7 @@ async def test_a_worker_killed_between_manifest_and_commit_loses_nothing(
         await until(lambda: sealed(store))
     async with store.database.transaction() as tx:
         assert await tx.value("SELECT count(*) FROM instance") == 0
-        assert await tx.value("SELECT count(*) FROM locator") == 1
+        assert await tx.value("SELECT count(locator_key) FROM series") == 1
 
 
 async def test_a_periodic_job_of_a_killed_worker_stands_in_nobodys_way(

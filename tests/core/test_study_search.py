@@ -12,9 +12,9 @@ from bfr_core import patients, study_search
 from bfr_core.access import Access, operator
 from bfr_core.errors import Invalid, NotFound
 from bfr_core.instances import Dataset
+from bfr_core.locator import key_of
 from bfr_core.matching import Match
 from bfr_core.receiving import Reception
-from bfr_core.registration import uid_hash
 from bfr_core.retrieval import FoundInstance, read_series, retrieve_instances
 from bfr_core.sealing import seal_series
 from bfr_core.store import Store
@@ -135,8 +135,7 @@ async def test_a_uid_with_the_hash_of_another_is_not_found(store: Store, house: 
     await seal_all(store)
     async with store.database.transaction() as tx:
         await tx.run(
-            "INSERT INTO locator SELECT %(uid_hash)s, series_id FROM series",
-            uid_hash=uid_hash("1.2.3"),
+            "UPDATE series SET locator_keys = ARRAY[locator_key, %(key)s]", key=key_of("1.2.3")
         )
     assert await instances(store, Match("00080018", ("1.2.3",))) == []
 
