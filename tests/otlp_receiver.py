@@ -56,6 +56,8 @@ def running_receiver() -> Iterator[Receiver]:
     with Receiver() as receiver:
         thread = threading.Thread(target=receiver.serve_forever)
         thread.start()
-        yield receiver
-        receiver.shutdown()
-        thread.join()
+        try:
+            yield receiver
+        finally:
+            receiver.shutdown()
+            thread.join()

@@ -72,13 +72,13 @@ async def test_an_error_leaves_its_kind_in_a_span_and_not_its_text(
     with running_receiver() as receiver:
         with tracing.exported(with_settings(traces_endpoint=receiver.endpoint), "web"):
             transaction = Observation("STOW-RS")
-            with pytest.raises(psycopg.errors.InvalidTextRepresentation):
+            with pytest.raises(psycopg.errors.NumericValueOutOfRange):
                 async with store.database.transaction() as tx:
                     await tx.value("SELECT %(text)s::integer", text=PERSON + "x")
             transaction.end("failed")
         (inner,) = of_name(receiver, "database transaction")
         assert inner.status.code == Status.STATUS_CODE_ERROR
-        assert inner.status.message == "InvalidTextRepresentation"
+        assert inner.status.message == "NumericValueOutOfRange"
         (whole,) = of_name(receiver, "STOW-RS")
         assert whole.status.code == Status.STATUS_CODE_ERROR
         assert PERSON.encode() not in b"".join(receiver.bodies)
