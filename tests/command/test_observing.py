@@ -10,7 +10,6 @@ import re
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -20,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client.parser import text_string_to_metric_families
 from tests.legacy.raw_peer import CT, RELEASE_RQ, RawPeer, associate_rq
+from tests.otlp_receiver import Receiver, running_receiver
 from tests.samples import ct_instance, part10_bytes
 from tests.samples.encoding import dataset_bytes
 from tests.system import System, free_port, running_system
@@ -41,56 +39,10 @@ UID_TO_REPLACE = "1.2.34.56.789"
 PATIENCE_S = 60.0
 
 
-class Receiver(http.server.ThreadingHTTPServer):
-    """An OTLP/HTTP collector on loopback that keeps what comes."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Export)
-        self.bodies: list[bytes] = []
-
-    @property
-    def endpoint(self) -> str:
-        """Where it takes traces."""
-        return f"http://127.0.0.1:{self.server_address[1]}/v1/traces"
-
-    def spans(self) -> list[tuple[str, Span]]:
-        """Every span so far with the name of its service."""
-        found = []
-        for body in self.bodies:
-            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                names = {one.key: one.value.string_value for one in resource.resource.attributes}
-                for scope in resource.scope_spans:
-                    found += [(names["service.name"], span) for span in scope.spans]
-        return found
-
-
-class _Export(http.server.BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.headers.get("Content-Encoding") == "gzip":
-            import gzip
-
-            body = gzip.decompress(body)
-        assert isinstance(self.server, Receiver)
-        self.server.bodies.append(body)
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def receiver() -> Iterator[Receiver]:
-    with Receiver() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+    with running_receiver() as receiver:
+        yield receiver
 
 
 @pytest.fixture(scope="module")
