@@ -2,6 +2,7 @@
 
 import datetime
 import getpass
+import os
 import signal
 import subprocess
 import time
@@ -9,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -16,6 +18,8 @@ import obstore
 from obstore.store import S3Store
 from tests.conftest import need
 from tests.system import free_port
+
+from bfr_core.child_process import die_with_parent
 
 ACCESS_KEY_ID, SECRET_ACCESS_KEY = "bfr:archive", "for-tests-only"
 REGION = "us-east-1"
@@ -191,7 +195,12 @@ class ObjectStorage:
         for name, command in commands.items():
             with (self.directory / f"{name}.log").open("ab") as log:
                 self._processes.append(
-                    subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+                    subprocess.Popen(
+                        command,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        preexec_fn=partial(die_with_parent, signal.SIGKILL, os.getpid()),
+                    )
                 )
         deadline = time.monotonic() + READY_TIMEOUT_S
         while not self._is_ready():
