@@ -93,11 +93,15 @@ GROUP = """
 """
 VISIBLE = "(%(archive_ids)s::integer[] IS NULL OR patient.archive_id = ANY(%(archive_ids)s))"
 # Who was found in one archive is told of with what the others hold of them. The array is made
-# first and keeps what follows on indexes.
+# first, and OFFSET keeps the planner from reading all patients for a few.
 OF_FOUND = f"""
     WHERE {VISIBLE} AND patient.patient_id = ANY(ARRAY(
         SELECT patient_id FROM found
-        UNION SELECT patient.patient_id FROM found JOIN patient USING (patient_identifier, issuer)
+        UNION SELECT same.patient_id FROM found CROSS JOIN LATERAL (
+            SELECT patient_id FROM patient
+            WHERE patient.patient_identifier = found.patient_identifier
+                AND patient.issuer = found.issuer
+            OFFSET 0) AS same
         WHERE found.patient_identifier <> ''))
 """
 # Two searches, each on an index of its own; the bound keeps "an" from sorting half a region.
@@ -119,7 +123,7 @@ NEWEST_PATIENTS = f"""
         SELECT patient_id, patient_identifier, issuer FROM patient WHERE patient_id = ANY(ARRAY(
             SELECT patient_id FROM study
             WHERE %(archive_ids)s::integer[] IS NULL OR archive_id = ANY(%(archive_ids)s)
-            ORDER BY received_at DESC, study_id DESC LIMIT 5 * %(limit)s)))
+            ORDER BY received_at DESC, study_id DESC LIMIT 1000)))
     {PATIENT} {OF_FOUND} {GROUP}
 """
 SAME_PATIENT = """
