@@ -1,6 +1,7 @@
 """Instances: what the index keeps of one DICOM object, read from its header."""
 
 import datetime
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -180,6 +181,12 @@ def person_name_value(name: str) -> dict[str, str]:
     """Return a person name as its DICOM JSON value (PS3.18 §F.2.2)."""
     groups = zip(("Alphabetic", "Ideographic", "Phonetic"), name.split("="), strict=False)
     return {key: group for key, group in groups if group}
+
+
+def uid_hash(sop_instance_uid: str) -> int:
+    """Return the 64-bit number under which the locator keeps the UID."""
+    digest = hashlib.blake2b(sop_instance_uid.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
 
 
 def parse_date(value: str) -> datetime.date | None:

@@ -5,7 +5,6 @@ the commit has returned, never before.
 """
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import psycopg
 from bfr_core import audit, events, jobs
 from bfr_core.database import Database, Transaction
 from bfr_core.errors import ArchiveError, Conflict, Unavailable
+from bfr_core.instances import uid_hash
 from bfr_core.manifest import Frames
 from bfr_core.placing import Place, find_place
 from bfr_core.receiving import Received
@@ -419,12 +419,6 @@ class _Work:
                 detail={"reason": error.message},
             ),
         )
-
-
-def uid_hash(sop_instance_uid: str) -> int:
-    """Return the 64-bit number under which the locator keeps the UID."""
-    digest = hashlib.blake2b(sop_instance_uid.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
 
 
 def _key(one: Received) -> tuple[int, str, str]:

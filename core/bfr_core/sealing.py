@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from bfr_core import events, jobs
 from bfr_core.database import Transaction
 from bfr_core.instance_rows import read_instance_row
+from bfr_core.instances import uid_hash
 from bfr_core.manifest import StoredInstance, in_order, write_manifest
-from bfr_core.registration import uid_hash
 
 if TYPE_CHECKING:
     from bfr_core.store import Store

@@ -11,10 +11,9 @@ from tests.samples import ct_instance, ct_series, part10_bytes
 from bfr_core import patients, study_search
 from bfr_core.access import Access, operator
 from bfr_core.errors import Invalid, NotFound
-from bfr_core.instances import Dataset
+from bfr_core.instances import Dataset, uid_hash
 from bfr_core.matching import Match
 from bfr_core.receiving import Reception
-from bfr_core.registration import uid_hash
 from bfr_core.retrieval import FoundInstance, read_series, retrieve_instances
 from bfr_core.sealing import seal_series
 from bfr_core.store import Store
