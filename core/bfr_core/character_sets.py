@@ -36,7 +36,6 @@ _CODEC_OF_ESCAPE = {
     b"\x1b$)A": "gb2312",
 }
 _ESCAPE_OF_CODEC = {codec: escape for escape, codec in reversed(_CODEC_OF_ESCAPE.items())}
-_INTO_G0 = frozenset({b"\x1b(J"})  # takes the place of ASCII, which has to come back
 _ASCII_TERMS = frozenset({"", "ISOIR6", "ISO2022IR6", "ASCII", "USASCII"})
 # These read and write their own escape sequences; before all others they are taken away.
 _ESCAPE_AWARE_CODECS = frozenset({"iso2022_jp", "iso2022_jp_2"})
@@ -123,19 +122,23 @@ class TextEncoder:
     def _encode_component(self, text: str) -> bytes:
         first = self._codecs[0]
         result, codec = b"", first
-        for run_codec, run in _runs(text, self._codecs):
-            if run_codec != codec and run_codec not in _ESCAPE_AWARE_CODECS:
-                # ASCII is in G0 all along, unless another set has taken its place.
-                if run_codec != "ascii" or _ESCAPE_OF_CODEC.get(codec) in _INTO_G0:
-                    result += _ESCAPE_OF_CODEC.get(run_codec, b"\x1b(B")
-            result += _encode_all(run, run_codec)
+        for run_codec, run in [*_runs(text, self._codecs), (first, "")]:
+            result += _designation(codec, run_codec) + _encode_all(run, run_codec)
             codec = run_codec
-        if codec != first and _ESCAPE_OF_CODEC.get(codec) in _INTO_G0:
-            result += b"\x1b(B"
         return result
 
 
 _DELIMITERS = re.compile(r"([\\^=\t\n\f\r])")
+
+
+def _designation(codec: str, next_codec: str) -> bytes:
+    """Return the escape sequence between text in one character set and in another."""
+    if codec == next_codec or next_codec == "ascii" or next_codec in _ESCAPE_AWARE_CODECS:
+        return b""  # ASCII is there all along
+    escape = _ESCAPE_OF_CODEC.get(next_codec)
+    if escape is None:
+        raise ValueError("the character set is used with code extensions and has none")
+    return escape
 
 
 def _runs(text: str, codecs: Sequence[str]) -> Iterator[tuple[str, str]]:
