@@ -1,16 +1,17 @@
 """C-MOVE and C-GET of Patient Root and Study Root (PS3.4 §C.4.2–C.4.3)."""
 
 import asyncio
-import io
 import socket
 from collections.abc import Callable
 from typing import Any
 
-import pydicom
 import pytest
 from pydicom import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    MPEG2MPML,
     CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -34,7 +35,6 @@ from tests.legacy.requester import (
 )
 from tests.legacy.test_store_scp import serving
 from tests.samples import (
-    TRANSFER_SYNTAXES,
     ct_instance,
     ct_series,
     dataset_bytes,
@@ -45,11 +45,12 @@ from tests.samples import (
 
 from bfr_core import connections
 from bfr_core.access import operator
-from bfr_core.errors import Conflict, NotFound
+from bfr_core.errors import ArchiveError, Conflict, NotFound
 from bfr_core.header import HeaderLimits, read_header
 from bfr_core.sealing import seal_series
 from bfr_core.settings import Settings
 from bfr_core.store import Store
+from bfr_core.transcoding import transcode
 from bfr_legacy.dimse import retrieve_scp
 from bfr_legacy.dimse.server import DimseServer
 
@@ -237,7 +238,7 @@ async def test_real_files_come_back_byte_for_byte_by_c_get(
         data = path.read_bytes()
         try:
             await keep(store, house, data)
-        except Exception:  # what the archive refuses is another test's
+        except (ArchiveError, AssertionError):  # what is refused is another test's
             continue
         header = read_header(data, HeaderLimits())
         uid = header.dataset["00080018"]["Value"][0]
@@ -391,22 +392,16 @@ async def test_a_receiver_that_aborts_in_the_middle_fails_that_object_alone(
     assert len(received.associations) == 2
 
 
-async def test_a_receiver_that_stops_reading_is_given_up(
+async def test_a_receiver_that_says_nothing_is_given_up(
     house: House, with_settings: Callable[..., Settings]
 ) -> None:
     async with serving(with_settings(dimse_idle_timeout_s=1.0)) as (store, port):
-        large = ct_instance(rows=2048, columns=2048)
-        await keep(store, house, large)
-
-        def deaf(event: Any, received: Receiver) -> int:
-            return 0
-
-        with receiver(BOTH, deaf) as received:
-            with socket.create_server(("127.0.0.1", 0)) as server:
-                await register(store, house, server.getsockname()[1])
-                identifier = key("STUDY", StudyInstanceUID=large.StudyInstanceUID)
-                answers = await move(port, identifier, "RECEIVER")  # connects, nobody reads
-        assert (answers.final.Status, answers.counts) == (0xA702, (0, 1, 0))
+        await keep(store, house, one := ct_instance())
+        with socket.create_server(("127.0.0.1", 0)) as silent:  # connects, and that is all
+            await register(store, house, silent.getsockname()[1])
+            identifier = key("STUDY", StudyInstanceUID=one.StudyInstanceUID)
+            answers = await move(port, identifier, "RECEIVER")
+    assert (answers.final.Status, answers.counts) == (0xA702, (0, 1, 0))
 
 
 async def test_a_receiver_that_takes_no_such_object_fails_it(
@@ -429,7 +424,6 @@ async def test_a_move_that_is_cancelled_stops_after_one_sub_operation(
     series = ct_series(5)
     await keep(store, house, *series)
     identifier = key("STUDY", StudyInstanceUID=series[0].StudyInstanceUID)
-    stream = None
 
     def cancelled(event: Any, received: Receiver) -> int:
         # The cancel has arrived before this object is answered.
@@ -452,7 +446,7 @@ async def test_a_move_that_is_cancelled_stops_after_one_sub_operation(
                     )
                 ]
 
-        made: Any = stream
+        made: Any = None
         cancel = C_CANCEL()
         cancel.MessageIDBeingRespondedTo = 1
         [(final, _)] = await asyncio.to_thread(talk)
@@ -653,35 +647,42 @@ async def test_an_ae_title_is_that_of_one_archive(store: Store, house: House) ->
 # Transfer syntaxes ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("syntax", TRANSFER_SYNTAXES)
-@pytest.mark.parametrize("target", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize(
+    ("syntax", "target"),
+    [
+        (ExplicitVRLittleEndian, ImplicitVRLittleEndian),
+        (DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian),
+        (JPEG2000Lossless, ExplicitVRLittleEndian),
+        (JPEG2000Lossless, ImplicitVRLittleEndian),
+    ],
+)
 @pytest.mark.conforms("PS3.4 §B.3", "objects are transcoded for a receiver that takes no other")
 async def test_an_object_is_transcoded_for_who_takes_no_other_syntax(
     dimse: DimseServer, store: Store, house: House, syntax: str, target: str
 ) -> None:
-    eight_bits = syntax == "1.2.840.10008.1.2.4.50"
-    original = (
-        secondary_capture(transfer_syntax_uid=syntax)
-        if eight_bits
-        else ct_instance(transfer_syntax_uid=syntax)
-    )
+    original = ct_instance(transfer_syntax_uid=syntax)
     await keep(store, house, original)
     identifier = key("STUDY", StudyInstanceUID=original.StudyInstanceUID)
-    kept = Kept()
-    sop_class = SecondaryCaptureImageStorage if eight_bits else CTImageStorage
-    answers = await get(dimse.port, identifier, [(sop_class, [target])], on_store=kept)
-    assert answers.counts == (1, 0, 0), answers.final
-    [(taken_as, data)] = kept.objects.values()
-    assert taken_as == target
-    found = pydicom.filereader.read_dataset(
-        io.BytesIO(data), target == ImplicitVRLittleEndian, True
-    )
-    found.file_meta = pydicom.dataset.FileMetaDataset()
-    found.file_meta.TransferSyntaxUID = pydicom.uid.UID(target)
-    assert found.PatientName == original.PatientName
-    assert found.pixel_array.shape == (original.Rows, original.Columns, 3)[: found.pixel_array.ndim]
-    if target == syntax:
-        assert data == dataset_bytes(original)
+    contexts = [(CTImageStorage, [target])]
+    received, answers = await move_to(store, house, dimse, identifier, contexts=contexts)
+    assert answers.counts == (1, 0, 0)
+    [(taken_as, data)] = received.objects.values()
+    assert (taken_as, data) == (target, transcode(part10_bytes(original), target, HeaderLimits()))
+
+
+async def test_an_object_that_cannot_be_decoded_fails_alone(
+    dimse: DimseServer, store: Store, house: House
+) -> None:
+    video = secondary_capture(StudyInstanceUID="1.2.3")
+    video.file_meta.TransferSyntaxUID = MPEG2MPML
+    video.PixelData = encapsulate([b"no frames that can be told apart"])
+    video["PixelData"].is_undefined_length = True
+    video.NumberOfFrames = 2
+    await keep(store, house, video, ct_instance(StudyInstanceUID="1.2.3"))
+    contexts = [(SecondaryCaptureImageStorage, EXPLICIT), *CT]
+    answers = await get(dimse.port, key("STUDY", StudyInstanceUID="1.2.3"), contexts)
+    assert (answers.final.Status, answers.counts) == (0xB000, (1, 1, 0))
+    assert "video" in answers.final.ErrorComment
 
 
 async def test_a_compressed_object_goes_untouched_to_who_takes_it(

@@ -217,7 +217,10 @@ class RequestedAssociation:
 
         Raises OSError when the association is over, and whatever `pieces` raises.
         """
-        send_pieces(self._connection, pieces)
+        try:
+            send_pieces(self._connection, pieces)
+        except BlockingIOError as error:
+            raise ConnectionAbortedError("the receiver has stopped reading") from error
         while not self._responses:
             self._receive()
             if self._pdus:
@@ -298,7 +301,10 @@ class RequestedAssociation:
     def _receive(self) -> None:
         """Take what comes next. Raises OSError when nothing does, or the connection is closed."""
         acknowledge_at_once(self._connection)
-        data = self._connection.recv(RECEIVE_BYTES)
+        try:
+            data = self._connection.recv(RECEIVE_BYTES)
+        except BlockingIOError as error:
+            raise ConnectionAbortedError("the receiver does not answer in time") from error
         if not data:
             raise ConnectionResetError("the receiver has closed the connection")
         unread = memoryview(data)
