@@ -101,9 +101,10 @@ async def list_nodes(settings: Settings, arguments: argparse.Namespace) -> int:
     async with command_store(settings) as store, store.database.transaction() as tx:
         names = {one.connection_id: one.name for one in await connections.list_connections(tx)}
         audited: dict[int, list[str]] = {}
-        for node_id, virtual in await connections.list_audited(tx):
-            audited.setdefault(node_id, []).append(virtual)
+        for node_id, title in await connections.list_audited(tx):
+            audited.setdefault(node_id, []).append(title)
         for one in await connections.list_nodes(tx):
             row = [one.ae_title, one.host, str(one.port), names[one.connection_id]]
-            print("\t".join(row + [",".join(audited.get(one.dicom_node_id, []))]).rstrip("\t"))
+            virtual = ",".join(audited.get(one.dicom_node_id, []))
+            print("\t".join([*row, virtual] if virtual else row))
     return 0

@@ -1,7 +1,7 @@
 """A receiver of C-MOVE: pynetdicom's Storage SCP, as well or as badly behaved as a test wants."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +29,7 @@ class Receiver:
 
 @contextmanager
 def receiver(
-    contexts: Iterable[tuple[str, list[str]]],
+    contexts: Iterable[tuple[str, Sequence[str]]],
     answer: Callable[[Any, Receiver], int] = lambda event, receiver: 0,
     ae_title: str = "RECEIVER",
 ) -> Iterator[Receiver]:
@@ -55,12 +55,13 @@ def receiver(
 
     ae = AE(ae_title)
     for abstract, syntaxes in contexts:
-        ae.add_supported_context(abstract, syntaxes)
+        ae.add_supported_context(abstract, list(syntaxes))
     server = ae.start_server(
         ("127.0.0.1", 0),
         block=False,
         evt_handlers=[(evt.EVT_C_STORE, on_store), (evt.EVT_REQUESTED, on_requested)],
     )
+    assert server is not None
     received.port = server.server_address[1]
     try:
         yield received

@@ -79,7 +79,7 @@ def association(
         item.sop_class_uid = UID(uid)
         item.service_class_application_information = information
         negotiation.append(item)
-    handlers = [(evt.EVT_C_STORE, on_store)] if on_store else []
+    handlers: list[Any] = [(evt.EVT_C_STORE, on_store)] if on_store else []
     made = ae.associate(
         "127.0.0.1", port, ae_title=called, ext_neg=negotiation, evt_handlers=handlers
     )
@@ -98,7 +98,7 @@ async def find(
     root: str = STUDY_ROOT,
     agreed: bytes = b"",
     syntax: str = ExplicitVRLittleEndian,
-    **who: str,
+    **who: Any,
 ) -> Answers:
     """The answers to a C-FIND."""
 
@@ -125,7 +125,7 @@ async def get(
     root: str = STUDY_ROOT,
     agreed: bytes = b"",
     on_store: Callable[[Any], int] = lambda event: 0,
-    **who: str,
+    **who: Any,
 ) -> Answers:
     """The answers to a C-GET; `storage` are the contexts for what comes back."""
 
@@ -149,7 +149,7 @@ async def get(
 
 
 async def move(
-    port: int, identifier: Dataset, destination: str, *, root: str = STUDY_ROOT, **who: str
+    port: int, identifier: Dataset, destination: str, *, root: str = STUDY_ROOT, **who: Any
 ) -> Answers:
     """The answers to a C-MOVE."""
 

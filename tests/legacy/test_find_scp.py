@@ -3,6 +3,7 @@
 import asyncio
 import io
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from pydicom import Dataset
@@ -380,7 +381,7 @@ async def test_a_query_that_is_cancelled_stops(
             cancel = C_CANCEL()
             cancel.MessageIDBeingRespondedTo = 1
             found = made.send_c_find(key("STUDY", StudyInstanceUID="", PatientName=""), model)
-            made.dimse.send_msg(cancel, next(iter(made.accepted_contexts)).context_id)
+            made.dimse.send_msg(cancel, made.accepted_contexts[0].context_id or 0)
             statuses = [int(status.Status) for status, _ in found]
             # A request that comes later under the same Message ID is another one.
             found = made.send_c_find(key("STUDY", StudyInstanceUID=""), model)
@@ -430,8 +431,8 @@ async def test_an_identifier_that_cannot_be_decoded_is_refused(dimse: DimseServe
             request.AffectedSOPClassUID = STUDY_ROOT + FIND
             request.Identifier = io.BytesIO(b"\x08\0\x52\0\xff\0\0\0STUDY ")
             made._reactor_checkpoint.clear()
-            made.dimse.send_msg(request, made.accepted_contexts[0].context_id)
-            _, response = made.dimse.get_msg(block=True)
+            made.dimse.send_msg(request, made.accepted_contexts[0].context_id or 0)
+            response: Any = made.dimse.get_msg(block=True)[1]
             made._reactor_checkpoint.set()
             return [int(response.Status)]
 

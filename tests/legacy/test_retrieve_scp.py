@@ -2,7 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from pydicom.uid import (
     MRImageStorage,
     SecondaryCaptureImageStorage,
 )
+from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_CANCEL
 from tests.conftest import SHARED_DICOM, House, add_house
 from tests.legacy.receiver import Receiver, receiver, register
@@ -91,7 +93,7 @@ async def move_to(
     dimse: DimseServer,
     identifier: Dataset,
     answer: Callable[[Any, Receiver], int] = lambda event, receiver: 0,
-    contexts: list[tuple[str, list[str]]] = BOTH,
+    contexts: Sequence[tuple[str, Sequence[str]]] = BOTH,
 ) -> tuple[Receiver, Any]:
     with receiver(contexts, answer) as received:
         await register(store, house, received.port)
@@ -425,31 +427,28 @@ async def test_a_move_that_is_cancelled_stops_after_one_sub_operation(
     await keep(store, house, *series)
     identifier = key("STUDY", StudyInstanceUID=series[0].StudyInstanceUID)
 
+    movers: list[Association] = []
+
     def cancelled(event: Any, received: Receiver) -> int:
         # The cancel has arrived before this object is answered.
-        made.dimse.send_msg(cancel, made.accepted_contexts[0].context_id)
-        [association] = dimse._open()
-        while not association.stream.cancelled:
-            pass
+        cancel = C_CANCEL()
+        cancel.MessageIDBeingRespondedTo = 1
+        movers[0].dimse.send_msg(cancel, movers[0].accepted_contexts[0].context_id or 0)
+        [ours] = dimse._open()
+        while not ours.stream.cancelled:
+            time.sleep(0.01)
         return 0
 
     with receiver(BOTH, cancelled) as received:
         await register(store, house, received.port)
 
-        def talk() -> Any:
-            nonlocal made
+        def talk() -> list[Dataset]:
             with association(dimse.port, [(STUDY_ROOT + MOVE, EXPLICIT)]) as made:
-                return [
-                    (response, failed)
-                    for response, failed in made.send_c_move(
-                        identifier, "RECEIVER", STUDY_ROOT + MOVE
-                    )
-                ]
+                movers.append(made)
+                answers = made.send_c_move(identifier, "RECEIVER", STUDY_ROOT + MOVE)
+                return [response for response, _ in answers]
 
-        made: Any = None
-        cancel = C_CANCEL()
-        cancel.MessageIDBeingRespondedTo = 1
-        [(final, _)] = await asyncio.to_thread(talk)
+        [final] = await asyncio.to_thread(talk)
     assert final.Status == 0xFE00
     assert final.NumberOfRemainingSuboperations == 4
     assert final.NumberOfCompletedSuboperations == 1
@@ -497,8 +496,8 @@ async def test_a_peer_that_aborts_ends_its_get(
             list(made.send_c_get(identifier, model))
 
     await asyncio.to_thread(talk)
-    while dimse._open():
-        await asyncio.sleep(0.01)
+    for ended in dimse._open():
+        await asyncio.to_thread(ended.join)
     assert len(taken) == 1
     assert (await find(dimse.port, key("STUDY", StudyInstanceUID=""))).statuses[-1] == 0
 
@@ -557,7 +556,7 @@ async def test_a_virtual_archive_answers_everything_to_audited_nodes(
     mine, theirs = ct_instance(), ct_instance()
     await keep(store, house, mine)
     await keep(store, other, theirs)
-    who = {"called": "EVERYTHING", "calling": "READER"}
+    who: dict[str, Any] = {"called": "EVERYTHING", "calling": "READER"}
     answers = await find(dimse.port, key("STUDY", StudyInstanceUID=""), **who)
     assert {one.StudyInstanceUID for one in answers.identifiers} == {
         mine.StudyInstanceUID,
@@ -582,7 +581,7 @@ async def test_what_lies_in_two_archives_comes_once_from_a_virtual_one(
     both = ct_instance()
     await keep(store, house, both)
     await keep(store, other, both)
-    who = {"called": "EVERYTHING", "calling": "READER"}
+    who: dict[str, Any] = {"called": "EVERYTHING", "calling": "READER"}
     for level, above in (
         ("STUDY", {"StudyInstanceUID": ""}),
         ("SERIES", {"StudyInstanceUID": both.StudyInstanceUID, "SeriesInstanceUID": ""}),
@@ -626,7 +625,7 @@ async def test_a_virtual_archive_sends_to_audited_nodes_alone(
     await virtual_archive(store, ("OTHER", "READER"))
     await keep(store, house, one := ct_instance())
     identifier = key("STUDY", StudyInstanceUID=one.StudyInstanceUID)
-    who = {"called": "EVERYTHING", "calling": "READER"}
+    who: dict[str, Any] = {"called": "EVERYTHING", "calling": "READER"}
     assert (await move(dimse.port, identifier, "MODALITY", **who)).statuses == [0xA801]
 
 
