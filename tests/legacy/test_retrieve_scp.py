@@ -11,6 +11,7 @@ from pydicom import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     MPEG2MPML,
+    UID,
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
@@ -244,6 +245,8 @@ async def test_real_files_come_back_byte_for_byte_by_c_get(
             continue
         header = read_header(data, HeaderLimits())
         uid = header.dataset["00080018"]["Value"][0]
+        if not UID(uid).is_valid:  # pynetdicom, which asks for it, takes no leading zeros
+            continue
         kind = (header.dataset["00080016"]["Value"][0], header.transfer_syntax_uid)
         kinds.setdefault(kind)
         sent[uid] = data[header.dataset_offset :]
