@@ -30,8 +30,8 @@ class Match:
 class Semantics:
     """What a search has agreed on beside literal matching (PS3.4 §C.5.1)."""
 
-    fuzzy_names: bool = False  # §C.2.2.2.1.2
-    combined_moments: bool = False  # a date and its time are one moment (§C.2.2.2.5.3)
+    fuzzy_names: bool = False
+    combined_moments: bool = False  # a date and its time are one moment
     timezone_offset: str = ""  # of the dates and times searched for: "+0100"; "": as stored
 
     @property
@@ -104,7 +104,7 @@ class Conditions:
                 f" THEN (left({timezone}, 3) || ':' || right({timezone}, 2))::interval"
                 f" ELSE {own} END + {own}"
             )
-            slack = datetime.timedelta(days=1)  # zones are at most 26 hours apart
+            slack = datetime.timedelta(days=2)  # zones are at most 26 hours apart
         for bound, clock_bound, whole, operator, sign in (
             (first_day, first_time, datetime.time.min, ">=", -1),
             (last_day, last_time, datetime.time.max, "<=", 1),
@@ -113,7 +113,7 @@ class Conditions:
                 moment = datetime.datetime.combine(bound, clock_bound or whole)
                 self.parts.append(f"{stored} {operator} {self.param(moment)}")
                 # Follows from it, and is what the index on dates answers.
-                near = bound + sign * 2 * slack if _has_room(bound) else bound
+                near = bound + sign * slack if _has_room(bound) else bound
                 self.parts.append(f"{date.expression} {operator} {self.param(near)}")
         return True
 
@@ -190,7 +190,7 @@ def _name(conditions: Conditions, expression: str, tag: str, value: str) -> str:
 
 
 def _fuzzy_name(conditions: Conditions, expression: str, value: str) -> str:
-    """Match when every word is in the name or sounds much like a part of it, in any order."""
+    """Match when every word is in the name, or is much like a part of it, in any order."""
     words = [word for word in NAME_DELIMITERS.split(normalise(value)) if word]
     parts = []
     for word in words:
@@ -282,7 +282,8 @@ def _offset(text: str) -> datetime.timedelta:
 
 
 def _has_room(day: datetime.date) -> bool:
-    return 1 < day.year < 9999
+    """Tell whether there are days some days away."""
+    return datetime.MINYEAR < day.year < datetime.MAXYEAR
 
 
 def _end_of_time(text: str, start: datetime.time) -> datetime.time:

@@ -122,6 +122,7 @@ class UniqueKeys:
     """What a retrieval names (PS3.4 §C.4.2.2.1); None: no value of that level."""
 
     patient_identifier: str | None = None
+    issuer: str | None = None  # of the Patient ID
     study_instance_uids: tuple[str, ...] | None = None
     series_instance_uids: tuple[str, ...] | None = None
     sop_instance_uids: tuple[str, ...] | None = None
@@ -150,15 +151,17 @@ async def retrieve_selected(
             SELECTED_SERIES.format(where=conditions.where()), **conditions.params
         )
     found: dict[str, FoundInstance] = {}
+    read: list[dict[str, Any]] = []
     for series in selected:
         if wanted is None and len(found) + series["number_of_instances"] > instances_max:
             raise Unavailable(f"more than {instances_max} instances are asked for")
         held = await _read_series(store, series, headers=False)
         chosen = [one for one in held if wanted is None or one.stored.sop_instance_uid in wanted]
         if chosen:
-            await _record_read(store, access, door, series, destination)
+            read.append(series)
         for one in chosen:
             found.setdefault(one.stored.sop_instance_uid, one)
+    await _record_reads(store, access, door, read, destination)
     return list(found.values())
 
 
@@ -170,6 +173,8 @@ def _selecting(access: Access, archive_id: int | None, keys: UniqueKeys) -> Cond
     if keys.patient_identifier is not None:
         identifier = conditions.param(keys.patient_identifier)
         conditions.parts.append(f"patient.patient_identifier = {identifier}")
+    if keys.issuer is not None:
+        conditions.parts.append(f"patient.issuer = {conditions.param(keys.issuer)}")
     for column, uids in (
         ("study.study_instance_uid", keys.study_instance_uids),
         ("series.series_instance_uid", keys.series_instance_uids),
@@ -181,35 +186,39 @@ def _selecting(access: Access, archive_id: int | None, keys: UniqueKeys) -> Cond
     return conditions
 
 
-async def _record_read(
-    store: "Store", access: Access, door: str, series: dict[str, Any], destination: str
+async def _record_reads(
+    store: "Store",
+    access: Access,
+    door: str,
+    read: list[dict[str, Any]],
+    destination: str,
 ) -> None:
-    key = (
-        access.kind,
-        access.subject,
-        access.remote_address,
-        door,
-        destination,
-        series["archive_id"],
-        series["series_id"],
-    )
-    if store.recent_reads.is_recorded(key):
+    """Write the record of each series, unless the same read is on record already."""
+    caller = (access.kind, access.subject, access.remote_address, door, destination)
+    unrecorded = {
+        (*caller, series["archive_id"], series["series_id"]): series
+        for series in read
+        if not store.recent_reads.is_recorded((*caller, series["archive_id"], series["series_id"]))
+    }
+    if not unrecorded:
         return
     async with store.database.transaction() as tx:
-        await audit.record(
-            tx,
-            access,
-            audit.AuditRecord(
-                action="read",
-                door=door,
-                archive_id=series["archive_id"],
-                patient_id=series["patient_id"],
-                study_instance_uid=series["study_instance_uid"],
-                series_instance_uid=series["series_instance_uid"],
-                detail={"destination": destination} if destination else None,
-            ),
-        )
-    store.recent_reads.add(key)
+        for series in unrecorded.values():
+            await audit.record(
+                tx,
+                access,
+                audit.AuditRecord(
+                    action="read",
+                    door=door,
+                    archive_id=series["archive_id"],
+                    patient_id=series["patient_id"],
+                    study_instance_uid=series["study_instance_uid"],
+                    series_instance_uid=series["series_instance_uid"],
+                    detail={"destination": destination} if destination else None,
+                ),
+            )
+    for key in unrecorded:
+        store.recent_reads.add(key)
 
 
 async def read_series(

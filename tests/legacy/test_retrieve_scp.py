@@ -177,6 +177,19 @@ async def test_every_level_is_retrieved(
     assert kept.objects.keys() == {one.SOPInstanceUID for one in expected}
 
 
+async def test_patients_with_the_same_id_are_told_apart_by_its_issuer(
+    dimse: DimseServer, store: Store, house: House
+) -> None:
+    one, other = (
+        ct_instance(PatientID="1", IssuerOfPatientID=issuer) for issuer in ("NORTH", "SOUTH")
+    )
+    await keep(store, house, one, other)
+    kept = Kept()
+    identifier = key("PATIENT", PatientID="1", IssuerOfPatientID="SOUTH")
+    await get(dimse.port, identifier, CT, root=PATIENT_ROOT, on_store=kept)
+    assert list(kept.objects) == [other.SOPInstanceUID]
+
+
 async def test_a_list_of_uids_retrieves_each_of_them(
     dimse: DimseServer, store: Store, house: House
 ) -> None:

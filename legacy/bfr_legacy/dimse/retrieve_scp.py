@@ -177,6 +177,7 @@ def read_keys(exchange: Exchange, store: Store) -> UniqueKeys:
         raise misfit("Patient ID is not a single value", query_retrieve.PATIENT_ID)
     return UniqueKeys(
         patient_identifier=patients[0] if patients else None,
+        issuer=next(iter(identifier.values(query_retrieve.ISSUER)), None),
         study_instance_uids=_checked(identifier, query_retrieve.STUDY_UID),
         series_instance_uids=_checked(identifier, query_retrieve.SERIES_UID),
         sop_instance_uids=_checked(identifier, query_retrieve.INSTANCE_UID),
@@ -192,7 +193,7 @@ def _checked(identifier: Identifier, tag: str) -> tuple[str, ...] | None:
 
 @dataclass(slots=True)
 class _Progress:
-    """What has become of the sub-operations (§C.4.2.1.5, §C.4.3.1.3)."""
+    """What has become of the sub-operations (§C.4.2.1.5, §C.4.3.1.4)."""
 
     remaining: int
     completed: int = 0
