@@ -35,7 +35,11 @@ _CODEC_OF_ESCAPE = {
     b"\x1b(B": _DEFAULT_CODEC,
     b"\x1b$)A": "gb2312",
 }
-_ESCAPE_OF_CODEC = {codec: escape for escape, codec in reversed(_CODEC_OF_ESCAPE.items())}
+_ESCAPE_OF_CODEC = {
+    **{codec: escape for escape, codec in _CODEC_OF_ESCAPE.items()},
+    "shift_jis": b"\x1b)I",  # katakana; its romaji is ASCII to us
+    "iso_ir_58": b"\x1b$)A",  # by another name
+}
 _ASCII_TERMS = frozenset({"", "ISOIR6", "ISO2022IR6", "ASCII", "USASCII"})
 # These read and write their own escape sequences; before all others they are taken away.
 _ESCAPE_AWARE_CODECS = frozenset({"iso2022_jp", "iso2022_jp_2"})
