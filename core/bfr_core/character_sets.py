@@ -169,7 +169,7 @@ def _holds(codec: str, letter: str) -> bool:
 
 def _encode_all(text: str, codec: str) -> bytes:
     raw = text.encode(codec)
-    # JIS X 0201 is the part of Shift JIS with one byte for each letter.
-    if codec == "shift_jis" and len(raw) != len(text):
+    # JIS X 0201 is the part of Shift JIS with one byte for each letter; its yen is a backslash.
+    if codec == "shift_jis" and (len(raw) != len(text) or raw.decode(codec) != text):
         raise ValueError("the character set does not hold the text")
     return raw

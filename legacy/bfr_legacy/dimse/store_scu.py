@@ -137,6 +137,9 @@ class ObjectSender:
             )
         except ArchiveError as error:
             raise NotSent(error.message) from error
+        except Exception as error:  # the edge: a codec's fault costs this object alone
+            log.exception("an object could not be transcoded")
+            raise NotSent("the object cannot be transcoded") from error
 
 
 def _choose(contexts: Mapping[Kind, int], stored: StoredInstance) -> tuple[int, str | None]:
