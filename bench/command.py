@@ -14,8 +14,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-from bench import bounded, processes, retrieving, searching, servers, starting, storing
+from bench import (
+    bounded,
+    processes,
+    query_retrieve,
+    retrieving,
+    searching,
+    servers,
+    starting,
+    storing,
+)
 from bench.clients import ClientFailure, Clients
+from bench.dimse_client import DimseFailure
 from bench.http_client import HOST
 from bench.measures import Results
 from bench.run import CLIENTS_MAX, Run, Sizes, Wrong
@@ -32,9 +42,13 @@ PARTS: Mapping[str, Part] = {
     "large": retrieving.large_metadata,
     "wado": retrieving.wado,
     "frames": retrieving.frames,
+    "find": query_retrieve.find,
+    "get": query_retrieve.get,
+    "move": query_retrieve.move,
 }
 EVERYTHING = ("start", *PARTS, "bounded")
-NEEDS_LOAD = frozenset({"qido", "metadata", "wado", "frames"})
+NEEDS_LOAD = frozenset({"qido", "metadata", "wado", "frames", "find", "get", "move"})
+NEEDS_RECEIVER = frozenset({"store", "move"})
 PORTS = 10
 MIB = 1024 * 1024
 
@@ -52,7 +66,7 @@ def main() -> None:
     work_dir = Path(tempfile.mkdtemp(prefix="bfr-bench-", dir=arguments.work_dir))
     try:
         status = _measure(arguments, peers, work_dir)
-    except (Wrong, ServerFailure, ClientFailure) as error:
+    except (Wrong, ServerFailure, ClientFailure, DimseFailure) as error:
         print(f"bench: {error}", file=sys.stderr)
         _tell_logs(work_dir)
         status = 1
@@ -197,7 +211,8 @@ def _rounds(
         servers.bfr(work_dir / "bfr", port),
         servers.orthanc(work_dir / "orthanc", port, peers),
     ]
-    receiver = servers.storescp(work_dir / "storescp", port, peers) if "store" in parts else None
+    needs_receiver = NEEDS_RECEIVER.intersection(parts)
+    receiver = servers.storescp(work_dir / "storescp", port, peers) if needs_receiver else None
     files = servers.file_server(work_dir / "nginx", port, peers) if "wado" in parts else None
     watch = processes.MemoryWatch()
     clients = Clients(CLIENTS_MAX)

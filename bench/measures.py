@@ -43,6 +43,13 @@ def _search(key: str, title: str) -> tuple[Measure, ...]:
     )
 
 
+def _find(key: str, title: str) -> tuple[Measure, ...]:
+    return (
+        _time(f"{key}.p50", f"C-FIND {title}, p50", "ms", 2.0),
+        _time(f"{key}.p99", "… p99", "ms", 2.0),
+    )
+
+
 MEASURES = (
     _time("start.first", "start with an empty folder, until ready", "s"),
     _time("start.again", "start again, until ready", "s"),
@@ -69,6 +76,14 @@ MEASURES = (
     _time("wado.instance.p95", "… p95", "ms", 2.0),
     _rate("frames", "frames, 8 clients", "frames/s", 2.0),
     _rate("rendered", "rendered JPEG, 8 clients", "images/s", 2.0),
+    *_find("find.patient", "by PatientID"),
+    *_find("find.accession", "by AccessionNumber"),
+    *_find("find.date", "by StudyDate"),
+    *_find("find.name", "by PatientName wildcard"),
+    *_find("find.series", "series of a study"),
+    *_find("find.images", "images of a series"),
+    _rate("get", "C-GET of a study", "instances/s", 1.5),
+    _rate("move", "C-MOVE of a study to storescp", "instances/s", 1.5),
 )
 BY_KEY = {measure.key: measure for measure in MEASURES}
 

@@ -22,6 +22,7 @@ STORESCP = "storescp"
 FILE_SERVER = "nginx"
 CALLED_AE_TITLE = "BENCH"
 CALLING_AE_TITLE = "BENCHSCU"
+RECEIVER_AE_TITLE = "STORESCP"
 READY_TIMEOUT_S = 90.0
 POLL_S = 0.01
 # Where packages put the DICOMweb plugin, from the folder above that of the Orthanc program.
@@ -165,12 +166,14 @@ def bfr(directory: Path, first_port: int) -> Server:
     command = (sys.executable, "-m", "bfr_command")
 
     address = ("--host", HOST, "--port", str(first_port + 9))
+    receiver = ("--host", HOST, "--port", str(first_port + 4))
 
     def register() -> None:
         for words in (
             ("connection", "add", "Bench"),
             ("archive", "add", CALLED_AE_TITLE, "--connection", "Bench"),
             ("node", "add", CALLING_AE_TITLE, "--connection", "Bench", *address),
+            ("node", "add", RECEIVER_AE_TITLE, "--connection", "Bench", *receiver),
         ):
             done = subprocess.run(
                 [*command, *words],
@@ -212,6 +215,11 @@ def orthanc(directory: Path, first_port: int, peers: Peers) -> Server:
         "DicomAlwaysAllowStore": True,
         "DicomAlwaysAllowFind": True,
         "DicomAlwaysAllowGet": True,
+        "DicomAlwaysAllowMove": True,
+        "DicomModalities": {
+            RECEIVER_AE_TITLE: [RECEIVER_AE_TITLE, HOST, first_port + 4],
+            CALLING_AE_TITLE: [CALLING_AE_TITLE, HOST, first_port + 9],
+        },
         "HttpPort": first_port + 2,
         "HttpThreadsCount": 50,
         "KeepAlive": True,

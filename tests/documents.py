@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client.metrics import MetricWrapperBase
+from pydicom.datadict import keyword_for_tag
 
 from bfr_core import metrics
 from bfr_core.errors import ArchiveError
 from bfr_core.settings import Settings
 from bfr_dicomweb import app, errors
-from bfr_legacy.dimse import status
+from bfr_legacy.dimse import find_scp, query_retrieve, status
 
 ROOT = Path(__file__).parents[1]
 OBSERVABILITY = ROOT / "docs" / "operations" / "observability.md"
@@ -73,7 +74,7 @@ def configuration() -> str:
 
 
 def dicom() -> str:
-    """What the DIMSE door does, with the statements that tests show."""
+    """What the DIMSE door does, in the order of PS3.2 Annex N, with what tests show."""
     answers = [
         f"| {_error_name(error)} | {answer.status:04X}H | {answer.rejection.result},"
         f" {answer.rejection.source}, {answer.rejection.reason} |"
@@ -83,8 +84,9 @@ def dicom() -> str:
         (
             "# DICOM conformance",
             "",
-            "What the DIMSE door offers at this version. The order of PS3.2 Annex N follows when"
-            " Query/Retrieve, commitment and worklist are there.",
+            "What the DIMSE door offers at this version, in the order of PS3.2 Annex N.",
+            "",
+            "## Overview",
             "",
             "| Service | Role | SOP classes | Transfer syntaxes |",
             "|---|---|---|---|",
@@ -92,20 +94,105 @@ def dicom() -> str:
             " Little Endian |",
             "| Storage (PS3.4 Annex B) | SCP | every storage SOP class of DICOM, private ones |"
             " every one that is proposed; kept as sent |",
+            "| Storage (PS3.4 Annex B) | SCU | of what is stored | as stored; Explicit or Implicit"
+            " VR Little Endian for who takes no other |",
+            *(
+                f"| Query/Retrieve {service} (PS3.4 Annex C) | SCP |"
+                f" {query_retrieve.PATIENT_ROOT}{suffix}, {query_retrieve.STUDY_ROOT}{suffix} |"
+                " Implicit and Explicit VR Little Endian |"
+                for service, suffix in (
+                    ("FIND", query_retrieve.FIND),
+                    ("MOVE", query_retrieve.MOVE),
+                    ("GET", query_retrieve.GET),
+                )
+            ),
             "",
-            "Success (0000H) is answered after bytes and index row are committed. Only registered"
-            " nodes of the called archive are admitted. Not offered yet: Query/Retrieve, Storage"
-            " Commitment, Modality Worklist, MPPS, TLS.",
+            "Not offered yet: Storage Commitment, Modality Worklist, MPPS, TLS.",
             "",
-            "## Statuses and rejections",
+            "## Implementation model",
+            "",
+            "One AE title per archive, and one per virtual archive, which shows all published data"
+            " and stores nothing. Success (0000H) of C-STORE is answered after bytes and index row"
+            " are committed. C-MOVE calls its destination with the AE title of the archive; C-GET"
+            " sends on its own association, in contexts whose SCP role the peer has taken.",
+            "",
+            "## Services and interoperability",
+            "",
+            "### C-FIND keys",
+            "",
+            "A key of a level may be used at the levels below it too.",
+            "",
+            "| Attribute | Tag | Levels |",
+            "|---|---|---|",
+            *_keys(),
+            "",
+            "Every element of the header may be asked for at the IMAGE level. Other keys are"
+            " answered empty, with FF01H. Query/Retrieve Level, Retrieve AE Title and Instance"
+            " Availability are always answered, and Timezone Offset From UTC where it is known."
+            " Text comes in the character set of the request, or in ISO_IR 192 when that does not"
+            " hold it. Names match without regard to case and accents.",
+            "",
+            "Extended negotiation: relational queries and retrieval, combined date and time, fuzzy"
+            " matching of person names, adjustment of time zones.",
+            "",
+            "### Statuses",
+            "",
+            "| Service | Status | Meaning |",
+            "|---|---|---|",
+            "| C-FIND | FF00H, FF01H | a match; FF01H: a key is not supported |",
+            "| C-FIND | A700H | more matches than `BFR_DIMSE_FIND_MATCHES_MAX`; no database |",
+            "| C-MOVE, C-GET | A701H | more than 65,535 instances; no database |",
+            "| C-MOVE, C-GET | A702H | every sub-operation has failed |",
+            "| C-MOVE | A801H | the destination is no registered node of the archive |",
+            "| C-MOVE, C-GET | B000H | some sub-operations have failed or warn |",
+            "| all three | A900H | level or unique key is missing or does not fit; with Offending"
+            " Element |",
+            "| all three | C000H | the identifier, or a value, cannot be understood |",
+            "| all three | FE00H | cancelled: after the match or sub-operation at hand |",
             "",
             "| Error | Status (0000,0900) | A-ASSOCIATE-RJ result, source, reason |",
             "|---|---|---|",
             *answers,
             "",
+            "## Configuration",
+            "",
+            "AE titles, hosts and ports are rows: `bfr archive`, `bfr node`. Settings:"
+            " [configuration.md](../configuration.md), `BFR_DIMSE_…`.",
+            "",
+            "## Network communication",
+            "",
+            "As requestor at most 128 presentation contexts an association, each with one transfer"
+            " syntax; as many associations, one after the other, as that needs. One operation at a"
+            " time. A receiver that is silent for `BFR_DIMSE_IDLE_TIMEOUT_S` is given up.",
+            "",
+            "## Security",
+            "",
+            "Only registered nodes of the called archive are admitted, to a virtual archive only"
+            " nodes that are marked as audited for it. Each association, each query and each series"
+            " that goes out makes an audit record. No TLS yet.",
+            "",
             *_statements(("PS3.4", "PS3.5", "PS3.7", "PS3.8", "PS3.10"), "PS3.4"),
         )
     )
+
+
+def _keys() -> list[str]:
+    """The keys of C-FIND with the levels that they are of."""
+    rows = []
+    told: set[str] = set()
+    for level, keys in find_scp.KEYS.items():
+        for tag in sorted(keys - told):
+            steps = tag.split(".")
+            keyword = ".".join(keyword_for_tag(int(step, 16)) for step in steps)
+            numbers = ".".join(f"({step[:4]},{step[4:]})" for step in steps)
+            rows.append(f"| {keyword} | {numbers} | {level} |")
+        told |= keys
+    answered = sorted(frozenset().union(*find_scp.ANSWERED.values()) - told)
+    rows += [
+        f"| {keyword_for_tag(int(tag, 16))} | ({tag[:4]},{tag[4:]}) | answered, not matched |"
+        for tag in answered
+    ]
+    return rows
 
 
 def dicomweb() -> str:

@@ -114,16 +114,20 @@ def _registering(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     verb.set_defaults(command="registering.add_connection")
     verbs.add_parser("list").set_defaults(command="registering.list_connections")
 
-    noun = commands.add_parser("archive", help="archives of connections: add, list")
+    noun = commands.add_parser("archive", help="archives of connections, virtual ones: add, list")
     verbs = noun.add_subparsers(required=True, metavar="VERB")
     verb = verbs.add_parser("add")
     verb.add_argument("ae_title")
-    verb.add_argument("--connection", required=True)
+    owner = verb.add_mutually_exclusive_group(required=True)
+    owner.add_argument("--connection")
+    owner.add_argument(
+        "--virtual", action="store_true", help="over all published data, for audited nodes"
+    )
     verb.add_argument("--name", default="")
     verb.set_defaults(command="registering.add_archive")
     verbs.add_parser("list").set_defaults(command="registering.list_archives")
 
-    noun = commands.add_parser("node", help="DICOM nodes of connections: add, list")
+    noun = commands.add_parser("node", help="DICOM nodes of connections: add, list, audited")
     verbs = noun.add_subparsers(required=True, metavar="VERB")
     verb = verbs.add_parser("add")
     verb.add_argument("ae_title")
@@ -131,6 +135,12 @@ def _registering(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     verb.add_argument("--host", required=True)
     verb.add_argument("--port", required=True, type=int)
     verb.set_defaults(command="registering.add_node")
+    verb = verbs.add_parser("audited", help="open a virtual archive to an audited node")
+    verb.add_argument("ae_title")
+    verb.add_argument("--connection", required=True)
+    verb.add_argument("--virtual", required=True, metavar="AE", help="the virtual archive")
+    verb.add_argument("--revoke", action="store_true", help="close it again")
+    verb.set_defaults(command="registering.mark_audited")
     verbs.add_parser("list").set_defaults(command="registering.list_nodes")
 
 

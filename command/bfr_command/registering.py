@@ -22,7 +22,9 @@ async def add_connection(settings: Settings, arguments: argparse.Namespace) -> i
 
 
 async def add_archive(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Give a connection its archive."""
+    """Give a connection its archive, or add a virtual one, which is no connection's."""
+    if arguments.virtual:
+        return await _add_virtual_archive(settings, arguments)
     async with command_store(settings) as store, store.database.transaction() as tx:
         added = await connections.add_archive(
             tx,
@@ -32,6 +34,31 @@ async def add_archive(settings: Settings, arguments: argparse.Namespace) -> int:
             arguments.name or arguments.connection,
         )
     print(f"archive {added.ae_title} of connection {arguments.connection}")
+    return 0
+
+
+async def _add_virtual_archive(settings: Settings, arguments: argparse.Namespace) -> int:
+    async with command_store(settings) as store, store.database.transaction() as tx:
+        added = await connections.add_virtual_archive(
+            tx, this_operator(), arguments.ae_title, arguments.name or arguments.ae_title
+        )
+    print(f"virtual archive {added.ae_title}: no node may call it before it is audited for it")
+    return 0
+
+
+async def mark_audited(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Open a virtual archive to a node that is audited for it, or close it again."""
+    async with command_store(settings) as store, store.database.transaction() as tx:
+        await connections.mark_audited(
+            tx,
+            this_operator(),
+            arguments.connection,
+            arguments.ae_title,
+            arguments.virtual,
+            audited=not arguments.revoke,
+        )
+    may = "may no longer" if arguments.revoke else "may"
+    print(f"node {arguments.ae_title} {may} call virtual archive {arguments.virtual}")
     return 0
 
 
@@ -59,18 +86,25 @@ async def list_connections(settings: Settings, arguments: argparse.Namespace) ->
 
 
 async def list_archives(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Print every archive, one a line: AE title, name, connection."""
+    """Print every archive, one a line: AE title, name, connection or "virtual"."""
     async with command_store(settings) as store, store.database.transaction() as tx:
         names = {one.connection_id: one.name for one in await connections.list_connections(tx)}
         for one in await connections.list_archives(tx):
             print(f"{one.ae_title}\t{one.name}\t{names[one.connection_id]}")
+        for virtual in await connections.list_virtual_archives(tx):
+            print(f"{virtual.ae_title}\t{virtual.name}\tvirtual")
     return 0
 
 
 async def list_nodes(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Print every DICOM node, one a line: AE title, host, port, connection."""
+    """Print every DICOM node, one a line: AE title, host, port, connection, virtual archives."""
     async with command_store(settings) as store, store.database.transaction() as tx:
         names = {one.connection_id: one.name for one in await connections.list_connections(tx)}
+        audited: dict[int, list[str]] = {}
+        for node_id, title in await connections.list_audited(tx):
+            audited.setdefault(node_id, []).append(title)
         for one in await connections.list_nodes(tx):
-            print(f"{one.ae_title}\t{one.host}\t{one.port}\t{names[one.connection_id]}")
+            row = [one.ae_title, one.host, str(one.port), names[one.connection_id]]
+            virtual = ",".join(audited.get(one.dicom_node_id, []))
+            print("\t".join([*row, virtual] if virtual else row))
     return 0

@@ -12,6 +12,7 @@ class Access:
     subject: str  # AE title, "loopback", operating-system user, job name: never a person's id
     archive_ids: frozenset[int] | None  # None: every archive
     remote_address: str | None = None
+    may_store: bool = True  # False: came by the AE title of a virtual archive
 
 
 def operator(subject: str) -> Access:

@@ -34,6 +34,15 @@ class Archive:
 
 
 @dataclass(frozen=True, slots=True)
+class VirtualArchive:
+    """One AE title over all published data, for nodes that are audited for it (S-068, S-074)."""
+
+    virtual_archive_id: int
+    ae_title: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class DicomNode:
     """One DICOM application entity of a connected system."""
 
@@ -69,6 +78,32 @@ ADD_NODE = f"""
     INSERT INTO dicom_node (connection_id, ae_title, host, port)
     VALUES (%(connection_id)s, %(ae_title)s, %(host)s, %(port)s)
     RETURNING {NODE_COLUMNS}
+"""
+VIRTUAL_COLUMNS = "virtual_archive_id, ae_title, name"
+LIST_VIRTUAL = f"SELECT {VIRTUAL_COLUMNS} FROM virtual_archive ORDER BY ae_title"
+FIND_VIRTUAL = f"SELECT {VIRTUAL_COLUMNS} FROM virtual_archive WHERE ae_title = %(ae_title)s"
+ADD_VIRTUAL = f"""
+    INSERT INTO virtual_archive (ae_title, name) VALUES (%(ae_title)s, %(name)s)
+    RETURNING {VIRTUAL_COLUMNS}
+"""
+# The same title in two connections is two nodes, of which one alone may be audited.
+FIND_AUDITED_NODE = f"""
+    SELECT {NODE_COLUMNS} FROM dicom_node JOIN audited_node USING (dicom_node_id)
+    WHERE virtual_archive_id = %(virtual_archive_id)s AND ae_title = %(ae_title)s
+    ORDER BY dicom_node_id LIMIT 1
+"""
+MARK_AUDITED = """
+    INSERT INTO audited_node (virtual_archive_id, dicom_node_id)
+    VALUES (%(virtual_archive_id)s, %(dicom_node_id)s) ON CONFLICT DO NOTHING
+"""
+UNMARK_AUDITED = """
+    DELETE FROM audited_node
+    WHERE virtual_archive_id = %(virtual_archive_id)s AND dicom_node_id = %(dicom_node_id)s
+"""
+LIST_AUDITED = """
+    SELECT dicom_node_id, virtual_archive.ae_title
+    FROM audited_node JOIN virtual_archive USING (virtual_archive_id)
+    ORDER BY dicom_node_id, virtual_archive.ae_title
 """
 
 
@@ -108,8 +143,7 @@ async def add_archive(
     """
     _require_administer(access)
     connection = await find_connection(tx, connection_name)
-    if "/" in ae_title:
-        raise Invalid(f"{ae_title!r}: an archive's AE title is part of URLs and holds no slash")
+    _refuse_slash(ae_title)
     archive = await _insert(
         tx,
         Archive,
@@ -121,6 +155,74 @@ async def add_archive(
     )
     await _record(tx, access, archive_id=archive.archive_id, archive=archive.ae_title)
     return archive
+
+
+async def add_virtual_archive(
+    tx: Transaction, access: Access, ae_title: str, name: str
+) -> VirtualArchive:
+    """Add a virtual archive; no node may call it yet.
+
+    Raises Denied, Invalid for the AE title, Conflict when the title is taken.
+    """
+    _require_administer(access)
+    _refuse_slash(ae_title)
+    archive = await _insert(
+        tx,
+        VirtualArchive,
+        ADD_VIRTUAL,
+        f"AE title {ae_title!r} is taken",
+        ae_title=checked_ae_title(ae_title),
+        name=name,
+    )
+    await _record(tx, access, virtual_archive=archive.ae_title)
+    return archive
+
+
+async def mark_audited(
+    tx: Transaction,
+    access: Access,
+    connection_name: str,
+    node_ae_title: str,
+    virtual_ae_title: str,
+    *,
+    audited: bool,
+) -> None:
+    """Open a virtual archive to a node whose system is audited for it, or close it again.
+
+    Raises Denied, NotFound for connection, node or virtual archive.
+    """
+    _require_administer(access)
+    connection = await find_connection(tx, connection_name)
+    node = await tx.one(
+        DicomNode,
+        FIND_NODE,
+        connection_id=connection.connection_id,
+        ae_title=node_ae_title.strip(" "),
+    )
+    if node is None:
+        raise NotFound(f"{connection_name!r} has no node {node_ae_title!r}")
+    archive = await tx.one(VirtualArchive, FIND_VIRTUAL, ae_title=virtual_ae_title.strip(" "))
+    if archive is None:
+        raise NotFound(f"there is no virtual archive {virtual_ae_title!r}")
+    await tx.run(
+        MARK_AUDITED if audited else UNMARK_AUDITED,
+        virtual_archive_id=archive.virtual_archive_id,
+        dicom_node_id=node.dicom_node_id,
+    )
+    await audit.record(
+        tx,
+        access,
+        audit.AuditRecord(
+            action="administer",
+            door="bfr",
+            detail={
+                "connection": connection_name,
+                "node": node.ae_title,
+                "virtual_archive": archive.ae_title,
+                "audited": audited,
+            },
+        ),
+    )
 
 
 async def add_node(
@@ -161,6 +263,16 @@ async def list_archives(tx: Transaction) -> list[Archive]:
     return await tx.all(Archive, LIST_ARCHIVES)
 
 
+async def list_virtual_archives(tx: Transaction) -> list[VirtualArchive]:
+    """Return every virtual archive by AE title."""
+    return await tx.all(VirtualArchive, LIST_VIRTUAL)
+
+
+async def list_audited(tx: Transaction) -> list[tuple[int, str]]:
+    """Return (DICOM node, AE title of a virtual archive) for each that the node may call."""
+    return [(node, title) for node, title in await tx.tuples(LIST_AUDITED)]
+
+
 async def list_nodes(tx: Transaction) -> list[DicomNode]:
     """Return every DICOM node by connection and AE title."""
     return await tx.all(DicomNode, LIST_NODES)
@@ -184,30 +296,25 @@ async def find_archive(tx: Transaction, access: Access, ae_title: str) -> Archiv
 
 async def admit_node(
     database: Database, called_ae_title: str, calling_ae_title: str, remote_address: str
-) -> tuple[Access, Archive]:
+) -> tuple[Access, Archive | VirtualArchive]:
     """Return the access of a calling node to the archive it called (PS3.8 §9.3.4).
 
     The admission, or the refusal, is on record. Raises NotFound when the called title is no
-    archive's, Denied when the calling title is no registered node of the archive's connection.
+    archive's, Denied when the calling title is no registered node of the archive's connection or,
+    for a virtual archive, none that is audited for it.
     """
     # PostgreSQL has no NUL character, and no AE title has one.
     called_ae_title = called_ae_title.replace("\x00", "\N{REPLACEMENT CHARACTER}")
     calling_ae_title = calling_ae_title.replace("\x00", "\N{REPLACEMENT CHARACTER}")
     async with database.transaction() as tx:
-        archive = await tx.one(Archive, FIND_ARCHIVE, ae_title=called_ae_title)
-        node = None
-        if archive is not None:
-            node = await tx.one(
-                DicomNode,
-                FIND_NODE,
-                connection_id=archive.connection_id,
-                ae_title=calling_ae_title,
-            )
+        archive = await _find_called(tx, called_ae_title)
+        node = await _find_node(tx, archive, calling_ae_title) if archive else None
         access = Access(
             kind="node",
             subject=calling_ae_title,
-            archive_ids=frozenset([archive.archive_id]) if archive and node else frozenset(),
+            archive_ids=_archives_behind(archive) if archive and node else frozenset(),
             remote_address=remote_address,
+            may_store=isinstance(archive, Archive),
         )
         await audit.record(
             tx,
@@ -216,7 +323,7 @@ async def admit_node(
                 action="associate",
                 door="DIMSE",
                 outcome="success" if node else "refused",
-                archive_id=archive.archive_id if archive else None,
+                archive_id=archive.archive_id if isinstance(archive, Archive) else None,
                 detail={"called_ae_title": called_ae_title},
             ),
         )
@@ -227,6 +334,48 @@ async def admit_node(
             f"AE title {calling_ae_title!r} is no registered node of archive {called_ae_title!r}"
         )
     return access, archive
+
+
+async def find_destination(
+    database: Database, archive: Archive | VirtualArchive, ae_title: str
+) -> DicomNode | None:
+    """Return the node that objects of the archive may be sent to by this AE title, or None.
+
+    As for who may call: a node of the archive's connection, or one audited for the virtual archive.
+    """
+    if not AE_TITLE.fullmatch(ae_title):
+        return None
+    async with database.transaction() as tx:
+        return await _find_node(tx, archive, ae_title)
+
+
+async def _find_called(tx: Transaction, ae_title: str) -> Archive | VirtualArchive | None:
+    archive = await tx.one(Archive, FIND_ARCHIVE, ae_title=ae_title)
+    return archive or await tx.one(VirtualArchive, FIND_VIRTUAL, ae_title=ae_title)
+
+
+async def _find_node(
+    tx: Transaction, archive: Archive | VirtualArchive, ae_title: str
+) -> DicomNode | None:
+    if isinstance(archive, VirtualArchive):
+        return await tx.one(
+            DicomNode,
+            FIND_AUDITED_NODE,
+            virtual_archive_id=archive.virtual_archive_id,
+            ae_title=ae_title,
+        )
+    return await tx.one(
+        DicomNode, FIND_NODE, connection_id=archive.connection_id, ae_title=ae_title
+    )
+
+
+def _archives_behind(archive: Archive | VirtualArchive) -> frozenset[int] | None:
+    return frozenset([archive.archive_id]) if isinstance(archive, Archive) else None
+
+
+def _refuse_slash(ae_title: str) -> None:
+    if "/" in ae_title:
+        raise Invalid(f"{ae_title!r}: an archive's AE title is part of URLs and holds no slash")
 
 
 def checked_ae_title(text: str) -> str:

@@ -2,10 +2,11 @@
 
 import datetime
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bfr_core import locator
 from bfr_core.errors import Invalid
 from bfr_core.instances import UID, parse_date, parse_time
 from bfr_core.names import normalise
@@ -13,6 +14,8 @@ from bfr_core.names import normalise
 Kind = Literal["uid", "text", "name", "date", "time", "integer", "list"]
 UID_MAX_CHARACTERS = 64
 INTEGER = re.compile(r"[+-]?[0-9]{1,12}")
+NAME_DELIMITERS = re.compile(r"[\^=\s,]+|(?<![^\^=\s,])\*(?![^\^=\s,])")
+OFFSET = re.compile(r"([+-])([0-9]{2})([0-5][0-9])")
 ESCAPE = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_", "*": "%", "?": "_"})
 
 
@@ -22,6 +25,23 @@ class Match:
 
     tag: str  # "00100020"
     values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Semantics:
+    """What a search has agreed on beside literal matching (PS3.4 §C.5.1)."""
+
+    fuzzy_names: bool = False
+    combined_moments: bool = False  # a date and its time are one moment
+    timezone_offset: str = ""  # of the dates and times searched for: "+0100"; "": as stored
+
+    @property
+    def as_moments(self) -> bool:
+        """Tell whether dates and times are matched together."""
+        return self.combined_moments or bool(self.timezone_offset)
+
+
+LITERAL = Semantics()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +55,8 @@ class Column:
 class Conditions:
     """The conditions of one search with their parameters."""
 
-    def __init__(self) -> None:
+    def __init__(self, semantics: Semantics = LITERAL) -> None:
+        self.semantics = semantics
         self.parts: list[str] = []
         self.params: dict[str, object] = {}
 
@@ -56,6 +77,52 @@ class Conditions:
         test = TESTS[column.kind]
         parts = [test(self, column.expression, match.tag, value) for value in values]
         self.parts.append("(" + " OR ".join(parts) + ")")
+
+    def add_moment(
+        self, date: Column, time: Column, timezone: str, day: Match | None, clock: Match | None
+    ) -> bool:
+        """Add the condition of a date and its time as one moment; tell whether there was one.
+
+        There is none without a date, and none of several dates. Where an object tells its time
+        zone, moments are compared in the zone of the search. Raises Invalid as `add` does.
+        """
+        days = [value.strip() for value in day.values if value.strip()] if day else []
+        clocks = [value.strip() for value in clock.values if value.strip()] if clock else []
+        if day is None or len(days) != 1 or len(clocks) > 1 or days[0] == "*":
+            return False
+        if not clocks and not self.semantics.timezone_offset:
+            return False
+        first_day, last_day = _bounds(day.tag, days[0], "date", parse_date, None)
+        first_time, last_time = (None, None)
+        if clock is not None and clocks and clocks[0] != "*":
+            first_time, last_time = _bounds(clock.tag, clocks[0], "time", parse_time, _end_of_time)
+        stored = f"({date.expression} + COALESCE({time.expression}, '00:00'))"
+        slack = datetime.timedelta()
+        if self.semantics.timezone_offset:
+            own = self.param(_offset(self.semantics.timezone_offset))
+            stored += (
+                f" - CASE WHEN {timezone} ~ '^[+-][0-9]{{4}}$'"
+                f" THEN (left({timezone}, 3) || ':' || right({timezone}, 2))::interval"
+                f" ELSE {own} END + {own}"
+            )
+            slack = datetime.timedelta(days=2)  # zones are at most 26 hours apart
+        for bound, clock_bound, whole, operator, sign in (
+            (first_day, first_time, datetime.time.min, ">=", -1),
+            (last_day, last_time, datetime.time.max, "<=", 1),
+        ):
+            if bound is not None:
+                moment = datetime.datetime.combine(bound, clock_bound or whole)
+                self.parts.append(f"{stored} {operator} {self.param(moment)}")
+                # Follows from it, and is what the index on dates answers.
+                near = bound + sign * slack if _has_room(bound) else bound
+                self.parts.append(f"{date.expression} {operator} {self.param(near)}")
+        return True
+
+    def add_instances(self, sop_instance_uids: Sequence[str]) -> None:
+        """Add that a series has, or may have, one of the instances: the hash may collide."""
+        uids = self.param(list(sop_instance_uids))
+        keys = self.param(locator.search_keys(sop_instance_uids))
+        self.parts.append(locator.SERIES_WITH_INSTANCES.format(uids=uids, keys=keys))
 
     def where(self) -> str:
         """Return all conditions as one expression."""
@@ -97,6 +164,8 @@ def _uid(conditions: Conditions, expression: str, tag: str, value: str) -> str:
 def _name(conditions: Conditions, expression: str, tag: str, value: str) -> str:
     """Match the component groups that the value has; one without "=" is alphabetic (§6.2.1)."""
     _refuse_nul(tag, value)
+    if conditions.semantics.fuzzy_names:
+        return _fuzzy_name(conditions, expression, value)
     groups = [normalise(group.strip()).rstrip("^") for group in value.split("=")]
     parts = []
     for number, group in enumerate(groups[:3], 1):
@@ -113,6 +182,17 @@ def _name(conditions: Conditions, expression: str, tag: str, value: str) -> str:
             # Needed by both, and what the index on the whole name answers.
             start = conditions.param(group.split("^", 1)[0].translate(ESCAPE) + "%")
             parts.append(f"{expression} LIKE {start}")
+    return "(" + " AND ".join(parts) + ")" if parts else "true"
+
+
+def _fuzzy_name(conditions: Conditions, expression: str, value: str) -> str:
+    """Match when every word is in the name, or is much like a part of it, in any order."""
+    words = [word for word in NAME_DELIMITERS.split(normalise(value)) if word]
+    parts = []
+    for word in words:
+        pattern = conditions.param(f"%{word.translate(ESCAPE)}%")
+        similar = f" OR {conditions.param(word)} <%% {expression}"
+        parts.append(f"({expression} LIKE {pattern}{'' if has_wildcard(word) else similar})")
     return "(" + " AND ".join(parts) + ")" if parts else "true"
 
 
@@ -150,22 +230,56 @@ def _range(
     parse: Callable[[str], Any],
     end_of: Callable[[str, Any], Any] | None,
 ) -> str:
+    bounds = [
+        f"{expression} {operator} {conditions.param(bound)}"
+        for bound, operator in zip(
+            _bounds(tag, value, noun, parse, end_of), (">=", "<="), strict=True
+        )
+        if bound is not None
+    ]
+    return "(" + " AND ".join(bounds) + ")"
+
+
+def _bounds(
+    tag: str,
+    value: str,
+    noun: str,
+    parse: Callable[[str], Any],
+    end_of: Callable[[str, Any], Any] | None,
+) -> tuple[Any, Any]:
+    """Return the least and the greatest that a single value or a range names; None is open."""
     low_text, dash, high_text = value.partition("-")
     if not dash:
         high_text = low_text
-    bounds = []
-    for text, operator in ((low_text.strip(), ">="), (high_text.strip(), "<=")):
-        if not text:
-            continue
-        bound = parse(text)
-        if bound is None:
-            raise Invalid(f"{tag}: {text!r} is no {noun}")
-        if operator == "<=" and end_of is not None:
-            bound = end_of(text, bound)
-        bounds.append(f"{expression} {operator} {conditions.param(bound)}")
-    if not bounds:
+    low, high = (_bound(tag, text.strip(), noun, parse) for text in (low_text, high_text))
+    if low is None and high is None:
         raise Invalid(f"{tag}: {value!r} is no range of {noun}s")
-    return "(" + " AND ".join(bounds) + ")"
+    if high is not None and end_of is not None:
+        high = end_of(high_text.strip(), high)
+    return low, high
+
+
+def _bound(tag: str, text: str, noun: str, parse: Callable[[str], Any]) -> Any:
+    if not text:
+        return None
+    bound = parse(text)
+    if bound is None:
+        raise Invalid(f"{tag}: {text!r} is no {noun}")
+    return bound
+
+
+def _offset(text: str) -> datetime.timedelta:
+    """Return a Timezone Offset From UTC (0008,0201). Raises Invalid."""
+    match = OFFSET.fullmatch(text)
+    if match is None:
+        raise Invalid("00080201: the value is no offset from UTC")
+    offset = datetime.timedelta(hours=int(match[2]), minutes=int(match[3]))
+    return -offset if match[1] == "-" else offset
+
+
+def _has_room(day: datetime.date) -> bool:
+    """Tell whether there are days some days away."""
+    return datetime.MINYEAR < day.year < datetime.MAXYEAR
 
 
 def _end_of_time(text: str, start: datetime.time) -> datetime.time:

@@ -46,7 +46,7 @@ async def are_rare(tx: Transaction, modalities: Sequence[str]) -> bool:
 
 
 async def _narrow_to_named(tx: Transaction, conditions: Conditions, match: Match) -> None:
-    named = Conditions()
+    named = Conditions(conditions.semantics)
     named.add(NAME, match)
     if not named.params:
         return

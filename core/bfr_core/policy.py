@@ -14,7 +14,7 @@ def may_read(access: Access, archive_id: int) -> bool:
 
 def may_store(access: Access, archive_id: int) -> bool:
     """Tell whether the caller may store in the archive: a node only in its connection's own."""
-    return access.archive_ids is None or archive_id in access.archive_ids
+    return access.may_store and may_read(access, archive_id)
 
 
 def may_administer(access: Access) -> bool:

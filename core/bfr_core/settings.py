@@ -67,6 +67,9 @@ class Settings:
     dimse_max_pdu_bytes: Annotated[int, "Largest PDU that peers are told to send"] = 131_072
     dimse_max_associations: Annotated[int, "Associations at the same time"] = 50
     dimse_idle_timeout_s: Annotated[float, "Silence after which an association is aborted"] = 60.0
+    dimse_find_matches_max: Annotated[
+        int, "Most matches of one C-FIND; when there are more, it ends with out of resources"
+    ] = 10_000
 
     object_memory_bytes: Annotated[
         int, "An arriving object is kept in memory up to this size, then written as it comes"

@@ -1,25 +1,47 @@
 """Study search: matching keys to rows (PS3.4 §C.2.2.2), answers as DICOM JSON (PS3.18 §10.6)."""
 
-import datetime
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from pydicom.datadict import keyword_for_tag
 
-from bfr_core import audit, locator, policy
+from bfr_core import audit, policy
 from bfr_core.access import Access
 from bfr_core.errors import Invalid
-from bfr_core.instances import Dataset, person_name_value
-from bfr_core.matching import Column, Conditions, Match, checked_uid, parse_integer
+from bfr_core.instances import Dataset
+from bfr_core.matching import (
+    LITERAL,
+    Column,
+    Conditions,
+    Match,
+    Semantics,
+    checked_uid,
+    parse_integer,
+)
 from bfr_core.narrowing import narrow
-from bfr_core.retrieval import FoundInstance, read_series
+from bfr_core.retrieval import read_series
+from bfr_core.search_results import (
+    instance_dataset,
+    patient_counts_dataset,
+    patient_dataset,
+    series_dataset,
+    study_dataset,
+)
 
 if TYPE_CHECKING:
     from bfr_core.store import Store
 
 # Required matching keys of PS3.18 tables 10.6.1-5 and the ones that users ask for beside them.
+PATIENT_KEYS: dict[str, Column] = {
+    "00100010": Column("patient.name_normalised", "name"),
+    "00100020": Column("patient.patient_identifier", "text"),
+    "00100021": Column("patient.issuer", "text"),
+    "00100030": Column("patient.birth_date", "date"),
+    "00100040": Column("patient.sex", "text"),
+}
 STUDY_KEYS: dict[str, Column] = {
+    **PATIENT_KEYS,
     "00080020": Column("study.study_date", "date"),
     "00080030": Column("study.study_time", "time"),
     "00080050": Column("study.accession_number", "text"),
@@ -27,11 +49,6 @@ STUDY_KEYS: dict[str, Column] = {
     "00080080": Column("study.institution", "text"),
     "00080090": Column("study.referring_physician_normalised", "name"),
     "00081030": Column("study.description", "text"),
-    "00100010": Column("patient.name_normalised", "name"),
-    "00100020": Column("patient.patient_identifier", "text"),
-    "00100021": Column("patient.issuer", "text"),
-    "00100030": Column("patient.birth_date", "date"),
-    "00100040": Column("patient.sex", "text"),
     "0020000D": Column("study.study_instance_uid", "uid"),
     "00200010": Column("study.study_identifier", "text"),
 }
@@ -49,18 +66,13 @@ SERIES_KEYS: dict[str, Column] = {
     "00400275.00400009": Column(REQUESTED.format(tag="00400009"), "list"),
     "00400275.00401001": Column(REQUESTED.format(tag="00401001"), "list"),
 }
+ALL_KEYS = {**STUDY_KEYS, **SERIES_KEYS}
+# A date and its time, matched as one moment where that is asked for; both are in the time zone
+# that the study tells.
+MOMENTS = (("00080020", "00080030"), ("00400244", "00400245"))
+TIMEZONE = "study.timezone_offset"
 SOP_CLASS_UID, SOP_INSTANCE_UID, INSTANCE_NUMBER = "00080016", "00080018", "00200013"
 INSTANCE_KEYS = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID, INSTANCE_NUMBER})
-INSTANCE_ATTRIBUTES = (
-    "00080016",
-    "00080018",
-    "00080201",
-    "00200013",
-    "00280008",
-    "00280010",
-    "00280011",
-    "00280100",
-)
 
 PATIENT_COLUMNS = """
     patient.patient_identifier, patient.issuer, patient.name, patient.birth_date, patient.sex
@@ -77,8 +89,26 @@ SERIES_COLUMNS = """
     series.performed_time, series.request_attributes,
     series.number_of_instances AS number_of_series_instances
 """
+# The same person in two archives has the same number and issuer; one without a number is told
+# by the row alone.
+PATIENTS = """
+    SELECT array_agg(patient.patient_id) AS patient_ids, patient_identifier, issuer,
+        (array_agg(name ORDER BY updated_at DESC))[1] AS name,
+        max(birth_date) AS birth_date, max(sex) AS sex
+    FROM patient
+    WHERE {where} AND EXISTS (SELECT FROM study WHERE study.patient_id = patient.patient_id)
+    GROUP BY patient_identifier, issuer,
+        CASE WHEN patient_identifier = '' THEN patient.patient_id END
+    ORDER BY max(updated_at) DESC, max(patient.patient_id) DESC
+    LIMIT %(limit)s OFFSET %(offset)s
+"""
+COUNTS_OF_PATIENTS = """
+    SELECT patient_id, count(*) AS studies, sum(number_of_series)::integer AS series,
+        sum(number_of_instances)::integer AS instances
+    FROM study WHERE patient_id = ANY(%(patient_ids)s) GROUP BY patient_id
+"""
 STUDIES = f"""
-    SELECT {PATIENT_COLUMNS}, {STUDY_COLUMNS}
+    SELECT study.patient_id, {PATIENT_COLUMNS}, {STUDY_COLUMNS}
     FROM study JOIN patient USING (patient_id)
     WHERE {{where}}
     ORDER BY study.study_date DESC NULLS LAST, study.study_id DESC
@@ -109,6 +139,39 @@ RECORDED = f"""
 SERIES_PAGE = 200
 
 
+async def search_patients(
+    store: "Store",
+    access: Access,
+    door: str,
+    *,
+    archive_id: int | None,
+    matches: Sequence[Match],
+    limit: int,
+    offset: int,
+    semantics: Semantics = LITERAL,
+    with_counts: bool = False,
+) -> list[Dataset]:
+    """Return the matching patients, the last changed first, as DICOM JSON (PS3.4 §C.6.1.1.2).
+
+    `with_counts` adds how many studies, series and instances each has. Raises Invalid naming an
+    attribute that is no key of this level or a value that is none.
+    """
+    conditions = _conditions(
+        access, archive_id, matches, PATIENT_KEYS, semantics, "patient.archive_id"
+    )
+    record = audit.search_params(access, door, archive_id, [match.tag for match in matches])
+    rows = await _recorded_rows(store, PATIENTS, conditions, limit, offset, record)
+    ids = [patient_id for row in rows for patient_id in row["patient_ids"]]
+    counts = await _counts(store, ids) if with_counts else {}
+    return [
+        {
+            **patient_dataset(row),
+            **(_counted(counts, row["patient_ids"]) if with_counts else {}),
+        }
+        for row in rows
+    ]
+
+
 async def search_studies(
     store: "Store",
     access: Access,
@@ -118,16 +181,27 @@ async def search_studies(
     matches: Sequence[Match],
     limit: int,
     offset: int,
+    semantics: Semantics = LITERAL,
+    with_patient_counts: bool = False,
 ) -> list[Dataset]:
     """Return the matching studies, newest first, as DICOM JSON (PS3.18 table 10.6.3-3).
 
-    Raises Invalid naming an attribute that is no key of this level or a value that is none.
+    `with_patient_counts` adds how many studies, series and instances the patient has. Raises
+    Invalid naming an attribute that is no key of this level or a value that is none.
     """
-    conditions = _conditions(access, archive_id, matches, STUDY_KEYS)
+    conditions = _conditions(access, archive_id, matches, STUDY_KEYS, semantics)
     record = audit.search_params(access, door, archive_id, [match.tag for match in matches])
     await narrow(store.database, conditions, matches)
     rows = await _recorded_rows(store, STUDIES, conditions, limit, offset, record)
-    return [study_dataset(row) for row in rows]
+    ids = [row["patient_id"] for row in rows]
+    counts = await _counts(store, ids) if with_patient_counts else {}
+    return [
+        {
+            **study_dataset(row),
+            **(_counted(counts, [row["patient_id"]]) if with_patient_counts else {}),
+        }
+        for row in rows
+    ]
 
 
 async def search_series(
@@ -141,13 +215,14 @@ async def search_series(
     offset: int,
     with_study: bool,
     includefield: Sequence[str] = (),
+    semantics: Semantics = LITERAL,
 ) -> list[Dataset]:
     """Return the matching series as DICOM JSON (PS3.18 table 10.6.3-4).
 
     `with_study` adds the attributes of study and patient, `includefield` those of them that it
     names by tag. Raises Invalid as for studies.
     """
-    conditions = _conditions(access, archive_id, matches, {**STUDY_KEYS, **SERIES_KEYS})
+    conditions = _conditions(access, archive_id, matches, ALL_KEYS, semantics)
     record = audit.search_params(access, door, archive_id, [match.tag for match in matches])
     await narrow(store.database, conditions, matches)
     rows = await _recorded_rows(store, SERIES, conditions, limit, offset, record)
@@ -172,6 +247,7 @@ async def search_instances(
     includefield: Sequence[str],
     with_study: bool = False,
     with_series: bool = False,
+    semantics: Semantics = LITERAL,
 ) -> list[Dataset]:
     """Return the matching instances as DICOM JSON (PS3.18 table 10.6.3-5).
 
@@ -181,15 +257,12 @@ async def search_instances(
     """
     own = [match for match in matches if match.tag in INSTANCE_KEYS]
     parents = [match for match in matches if match.tag not in INSTANCE_KEYS]
-    conditions = _conditions(access, archive_id, parents, {**STUDY_KEYS, **SERIES_KEYS})
+    conditions = _conditions(access, archive_id, parents, ALL_KEYS, semantics)
     tests = [(match.tag, _wanted(match)) for match in own]
     for tag, wanted in tests:
         if tag == SOP_INSTANCE_UID and wanted:
-            listed = [str(uid) for uid in wanted]
-            uids = conditions.param(listed)
-            keys = conditions.param(locator.search_keys(listed))
             # Without this a search for one instance would look through every series.
-            conditions.parts.append(locator.SERIES_WITH_INSTANCES.format(uids=uids, keys=keys))
+            conditions.add_instances([str(uid) for uid in wanted])
     await narrow(store.database, conditions, parents)
     record = audit.search_params(access, door, archive_id, [match.tag for match in matches])
     page = await _recorded_rows(store, SERIES_OF_INSTANCES, conditions, SERIES_PAGE, 0, record)
@@ -224,85 +297,37 @@ async def search_instances(
     return result
 
 
-def study_dataset(row: Mapping[str, Any]) -> Dataset:
-    """Return the patient and study attributes of a row as DICOM JSON, ordered by tag."""
-    return {
-        "00080005": _element("CS", "ISO_IR 192"),
-        "00080020": _element("DA", _date(row["study_date"])),
-        "00080030": _element("TM", _time(row["study_time"])),
-        "00080050": _element("SH", row["accession_number"]),
-        "00080056": _element("CS", "ONLINE"),
-        "00080061": {"vr": "CS", "Value": row["modalities"]} if row["modalities"] else {"vr": "CS"},
-        "00080080": _element("LO", row["institution"]),
-        "00080090": _element("PN", person_name_value(row["referring_physician"])),
-        **({"00080201": _element("SH", row["timezone_offset"])} if row["timezone_offset"] else {}),
-        "00081030": _element("LO", row["study_description"]),
-        "00100010": _element("PN", person_name_value(row["name"])),
-        "00100020": _element("LO", row["patient_identifier"]),
-        **({"00100021": _element("LO", row["issuer"])} if row["issuer"] else {}),
-        "00100030": _element("DA", _date(row["birth_date"])),
-        "00100040": _element("CS", row["sex"]),
-        "0020000D": _element("UI", row["study_instance_uid"]),
-        "00200010": _element("SH", row["study_identifier"]),
-        "00201206": _element("IS", row["number_of_series"]),
-        "00201208": _element("IS", row["number_of_instances"]),
-    }
-
-
-def series_dataset(row: Mapping[str, Any]) -> Dataset:
-    """Return the series attributes of a row as DICOM JSON."""
-    result = {
-        "00080005": _element("CS", "ISO_IR 192"),
-        "00080056": _element("CS", "ONLINE"),
-        "00080060": _element("CS", row["modality"]),
-        "0008103E": _element("LO", row["series_description"]),
-        "00180015": _element("CS", row["body_part"]),
-        "0020000D": _element("UI", row["study_instance_uid"]),
-        "0020000E": _element("UI", row["series_instance_uid"]),
-        "00200011": _element("IS", row["series_number"]),
-        "00201209": _element("IS", row["number_of_series_instances"]),
-    }
-    if row["performed_date"] is not None:
-        result["00400244"] = _element("DA", _date(row["performed_date"]))
-    if row["performed_time"] is not None:
-        result["00400245"] = _element("TM", _time(row["performed_time"]))
-    if row["request_attributes"]:
-        result["00400275"] = {"vr": "SQ", "Value": row["request_attributes"]}
-    return result
-
-
-def instance_dataset(
-    found: FoundInstance, dataset: Dataset, includefield: Sequence[str]
-) -> Dataset:
-    """Return the attributes of an instance that an answer holds, from its header."""
-    result: Dataset = {
-        "00080005": _element("CS", "ISO_IR 192"),
-        "00080056": _element("CS", "ONLINE"),
-        "0020000D": _element("UI", found.study_instance_uid),
-        "0020000E": _element("UI", found.series_instance_uid),
-    }
-    for tag in (*INSTANCE_ATTRIBUTES, *includefield):
-        if tag in dataset:
-            result[tag] = dataset[tag]
-    return result
-
-
 def _conditions(
     access: Access,
     archive_id: int | None,
     matches: Sequence[Match],
     keys: Mapping[str, Column],
+    semantics: Semantics,
+    archive_column: str = "study.archive_id",
 ) -> Conditions:
-    conditions = Conditions()
+    conditions = Conditions(semantics)
     archive_ids = policy.visible_archives(access, archive_id)
     if archive_ids is not None:
-        conditions.parts.append(f"study.archive_id = ANY({conditions.param(archive_ids)})")
-    for match in matches:
+        conditions.parts.append(f"{archive_column} = ANY({conditions.param(archive_ids)})")
+    left = list(matches)
+    if semantics.as_moments:
+        for date_tag, time_tag in MOMENTS:
+            date, time = _only(left, date_tag), _only(left, time_tag)
+            if date_tag in keys and conditions.add_moment(
+                keys[date_tag], keys[time_tag], TIMEZONE, date, time
+            ):
+                left = [match for match in left if match not in (date, time)]
+    for match in left:
         column = keys.get(match.tag)
         if column is None:
             raise Invalid(f"{_name_of(match.tag)} is no search key at this level")
         conditions.add(column, match)
     return conditions
+
+
+def _only(matches: Sequence[Match], tag: str) -> Match | None:
+    found = [match for match in matches if match.tag == tag]
+    return found[0] if len(found) == 1 else None
 
 
 async def _rows(
@@ -325,6 +350,20 @@ async def _recorded_rows(
     sql = RECORDED.format(search=sql.format(where=conditions.where()))
     async with store.database.statement() as tx:
         return await tx.rows(sql, **conditions.params, **record, limit=limit, offset=offset)
+
+
+async def _counts(store: "Store", patient_ids: Sequence[int]) -> dict[int, tuple[int, int, int]]:
+    """Return (studies, series, instances) of each patient."""
+    async with store.database.statement() as tx:
+        rows = await tx.tuples(COUNTS_OF_PATIENTS, patient_ids=list(patient_ids))
+    return {
+        patient_id: (studies, series, instances) for patient_id, studies, series, instances in rows
+    }
+
+
+def _counted(counts: Mapping[int, tuple[int, int, int]], patient_ids: Sequence[int]) -> Dataset:
+    found = [counts.get(patient_id, (0, 0, 0)) for patient_id in patient_ids]
+    return patient_counts_dataset(*(sum(column) for column in zip(*found, strict=True)))
 
 
 def _name_of(tag: str) -> str:
@@ -350,19 +389,3 @@ def _wanted(match: Match) -> frozenset[str | int]:
 
 def _matches(dataset: Dataset, tag: str, wanted: frozenset[str | int]) -> bool:
     return not wanted or not wanted.isdisjoint(dataset.get(tag, {}).get("Value", []))
-
-
-def _element(vr: str, value: Any) -> dict[str, Any]:
-    if value is None or value == "" or value == {}:
-        return {"vr": vr}
-    return {"vr": vr, "Value": [value]}
-
-
-def _date(value: datetime.date | None) -> str:
-    return "" if value is None else value.isoformat().replace("-", "")
-
-
-def _time(value: datetime.time | None) -> str:
-    if value is None:
-        return ""
-    return value.strftime("%H%M%S.%f" if value.microsecond else "%H%M%S")

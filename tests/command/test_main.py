@@ -90,6 +90,20 @@ def test_what_is_registered_is_listed(settings: Settings) -> None:
     assert done(bfr(settings, "node", "list")) == "CT1\t10.0.0.7\t104\tRöntgen Norr\n"
 
 
+def test_a_virtual_archive_and_who_may_call_it_are_listed(settings: Settings) -> None:
+    add_archive(settings)
+    done(bfr(settings, "archive", "add", "EVERYTHING", "--virtual", "--name", "All of it"))
+    node = ("--connection", "PACS of ARCHIVE", "--host", "10.0.0.7", "--port", "104")
+    done(bfr(settings, "node", "add", "READER", *node))
+    assert "EVERYTHING\tAll of it\tvirtual\n" in done(bfr(settings, "archive", "list"))
+    row = "READER\t10.0.0.7\t104\tPACS of ARCHIVE"
+    audited = ("READER", "--connection", "PACS of ARCHIVE", "--virtual", "EVERYTHING")
+    assert "may call" in done(bfr(settings, "node", "audited", *audited))
+    assert done(bfr(settings, "node", "list")) == f"{row}\tEVERYTHING\n"
+    assert "may no longer" in done(bfr(settings, "node", "audited", *audited, "--revoke"))
+    assert done(bfr(settings, "node", "list")) == f"{row}\n"
+
+
 def test_what_cannot_be_registered_is_told_in_one_sentence(settings: Settings) -> None:
     add_archive(settings)
     name = "PACS of ARCHIVE"

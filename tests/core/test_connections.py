@@ -3,7 +3,7 @@
 import pytest
 from tests.conftest import House, add_house
 
-from bfr_core import connections
+from bfr_core import connections, policy
 from bfr_core.access import Access, operator
 from bfr_core.errors import Conflict, Denied, Invalid, NotFound
 from bfr_core.store import Store
@@ -114,6 +114,35 @@ async def test_a_registered_node_is_let_into_its_own_archive_alone(
         ("refused", "MODALITY", "10.0.0.9"),
         ("refused", "MODALITY", "10.0.0.9"),
     ]
+
+
+async def test_a_virtual_archive_is_opened_by_operators_to_audited_nodes(
+    store: Store, house: House
+) -> None:
+    async with store.database.transaction() as tx:
+        with pytest.raises(Denied):
+            await connections.add_virtual_archive(tx, house.node, "ALL", "Everything")
+        await connections.add_virtual_archive(tx, operator("test"), "ALL", "Everything")
+    with pytest.raises(Denied, match="MODALITY"):
+        await connections.admit_node(store.database, "ALL", "MODALITY", "10.0.0.9")
+    for audited in (True, False):
+        async with store.database.transaction() as tx:
+            with pytest.raises(Denied):
+                await connections.mark_audited(
+                    tx, house.node, "PACS of ARCHIVE", "MODALITY", "ALL", audited=audited
+                )
+            await connections.mark_audited(
+                tx, operator("test"), "PACS of ARCHIVE", "MODALITY", "ALL", audited=audited
+            )
+        if audited:
+            access, archive = await connections.admit_node(
+                store.database, "ALL", "MODALITY", "10.0.0.9"
+            )
+            assert archive.ae_title == "ALL"
+            assert access.archive_ids is None
+            assert not policy.may_store(access, house.archive.archive_id)
+    with pytest.raises(Denied):
+        await connections.admit_node(store.database, "ALL", "MODALITY", "10.0.0.9")
 
 
 async def test_titles_are_told_apart_by_case(store: Store, house: House) -> None:

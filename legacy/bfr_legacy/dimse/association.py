@@ -8,8 +8,12 @@ from typing import cast
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import DimseServiceType
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
+from bfr_legacy.dimse.exchange import Exchange
+from bfr_legacy.dimse.negotiation import Service
+from bfr_legacy.dimse.peers import Peer
 from bfr_legacy.dimse.status import Rejection
 from bfr_legacy.dimse.streaming import WAIT_S, StreamDUL, StreamSocket
 
@@ -38,6 +42,8 @@ class StreamAssociation(Association):
         self.dul = self.stream
         self.acse_timeout = ae.acse_timeout  # once more, for the timers of this reader
         self.network_timeout = ae.network_timeout
+        self.peer: Peer | None = None  # who has been admitted
+        self.services: dict[int, Service] = {}  # presentation context ID → who answers
         self._admit = admit
         self._on_end = on_end
         self._stopping = False
@@ -83,6 +89,16 @@ class StreamAssociation(Association):
             self.kill()
         if self.is_established:
             self._run_reactor()
+
+    def _serve_request(self, msg: DimseServiceType, context_id: int) -> None:
+        service, peer = self.services.get(context_id), self.peer
+        try:
+            if service is None or service.serve is None or peer is None:
+                super()._serve_request(msg, context_id)
+            else:
+                service.serve(Exchange(self, peer, self._accepted_cx[context_id], msg))
+        finally:
+            self.stream.end_request(getattr(msg, "MessageID", None) or 0)
 
     def _run_reactor(self) -> None:
         while not self._kill:

@@ -11,6 +11,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 from bfr_legacy.dimse.peers import Peer
 
 if TYPE_CHECKING:
+    from bfr_legacy.dimse.exchange import Exchange
     from bfr_legacy.dimse.store_scp import StorageStay
 
 UID = re.compile(r"[0-9]+(\.[0-9]+)+")
@@ -26,6 +27,7 @@ class Service:
     answers_for: Callable[[str], bool]  # abstract syntax → whether this service takes it
     transfer_syntaxes: frozenset[str] | None = None  # None: any
     handlers: tuple[tuple[InterventionEvent, Callable[[Event, Peer], Any]], ...] = ()
+    serve: "Callable[[Exchange], None] | None" = None  # who answers requests, if no handler does
     stay: "Callable[[Peer], StorageStay] | None" = None  # who takes the data sets of C-STORE
 
 
@@ -56,6 +58,15 @@ def negotiate(services: Sequence[Service], proposed: Sequence[PresentationContex
         if chosen not in chosen_so_far:
             chosen_so_far.append(chosen)
     supported = [build_context(abstract, chosen) for abstract, chosen in syntaxes.items()]
+    storing = {
+        str(context.abstract_syntax)
+        for context in proposed
+        if context.context_id in taken and taken[context.context_id].stay is not None
+    }
+    for context in supported:
+        if context.abstract_syntax in storing:
+            # In C-GET it is the peer that stores (PS3.4 §C.5.3): whichever role it asks for.
+            context.scu_role = context.scp_role = True
     return Negotiated(supported=supported, services=taken)
 
 

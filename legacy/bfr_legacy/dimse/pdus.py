@@ -1,7 +1,7 @@
 """PDUs, presentation data values and command sets as bytes (PS3.8 §9.3, PS3.7 §6.3 and Annex E)."""
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 P_DATA_TF = 0x04
@@ -18,6 +18,9 @@ C_STORE_RSP = 0x8001
 C_CANCEL_RQ = 0x0FFF
 RESPONSE = 0x8000
 NO_DATA_SET = 0x0101
+HAS_DATA_SET = 0x0001
+MEDIUM_PRIORITY = 0x0000
+FRAGMENT_MAX_BYTES = 128 * 1024  # larger PDUs bring nothing
 # PS3.7 Annex E: requests and responses that a peer may send
 COMMAND_FIELDS = frozenset(
     {0x0001, 0x0010, 0x0020, 0x0021, 0x0030, 0x0FFF, 0x0100, 0x0110, 0x0120, 0x0130, 0x0140}
@@ -138,6 +141,9 @@ class Command:
     has_data_set: bool
     sop_class_uid: bytes  # Affected SOP Class UID as sent, empty when absent
     sop_instance_uid: bytes  # Affected SOP Instance UID as sent, empty when absent
+    responded_message_id: int  # Message ID Being Responded To, 0 when absent
+    status: int  # of a response, 0 when absent
+    error_comment: bytes
 
 
 def read_command(command_set: bytes) -> Command:
@@ -170,6 +176,9 @@ def read_command(command_set: bytes) -> Command:
         has_data_set=int.from_bytes(elements[0x0800], "little") != NO_DATA_SET,
         sop_class_uid=elements.get(0x0002, b""),
         sop_instance_uid=elements.get(0x1000, b""),
+        responded_message_id=int.from_bytes(elements.get(0x0120, b""), "little"),
+        status=int.from_bytes(elements.get(0x0900, b""), "little"),
+        error_comment=elements.get(0x0902, b""),
     )
 
 
@@ -187,6 +196,81 @@ def store_response(command: Command, status: int, comment: str) -> bytes:
     return _element(0x0000, len(elements).to_bytes(4, "little")) + elements
 
 
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a response to C-FIND, C-MOVE or C-GET says beside its identifier (PS3.7 §9.1)."""
+
+    status: int
+    error_comment: str = ""
+    offending_element: int | None = None
+    # Sub-operations that remain, are completed, have failed, have completed with a warning.
+    counts: tuple[int | None, int, int, int] | None = None
+
+
+def query_response(
+    command_field: int, message_id: int, sop_class_uid: str, response: Response, *, identifier: bool
+) -> bytes:
+    """Return the command set of a response to the request with that Command Field."""
+    elements = _element(0x0002, _padded_uid(sop_class_uid))
+    elements += _element(0x0100, (command_field | RESPONSE).to_bytes(2, "little"))
+    elements += _element(0x0120, message_id.to_bytes(2, "little"))
+    elements += _element(
+        0x0800, (HAS_DATA_SET if identifier else NO_DATA_SET).to_bytes(2, "little")
+    )
+    elements += _element(0x0900, response.status.to_bytes(2, "little"))
+    if response.offending_element is not None:
+        group, element = divmod(response.offending_element, 1 << 16)
+        elements += _element(0x0901, struct.pack("<HH", group, element))
+    if response.error_comment:
+        text = response.error_comment.encode("ascii")
+        elements += _element(0x0902, text + b" " * (len(text) % 2))
+    for number, count in zip(range(0x1020, 0x1024), response.counts or (), strict=False):
+        if count is not None:
+            elements += _element(number, count.to_bytes(2, "little"))
+    return _element(0x0000, len(elements).to_bytes(4, "little")) + elements
+
+
+def store_request(
+    message_id: int,
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    originator: tuple[str, int] | None,
+) -> bytes:
+    """Return the command set of a C-STORE-RQ (PS3.7 §9.3.1.1).
+
+    `originator` is the AE title and the Message ID of the C-MOVE that it is a part of.
+    """
+    elements = _element(0x0002, _padded_uid(sop_class_uid))
+    elements += _element(0x0100, C_STORE_RQ.to_bytes(2, "little"))
+    elements += _element(0x0110, message_id.to_bytes(2, "little"))
+    elements += _element(0x0700, MEDIUM_PRIORITY.to_bytes(2, "little"))
+    elements += _element(0x0800, HAS_DATA_SET.to_bytes(2, "little"))
+    elements += _element(0x1000, _padded_uid(sop_instance_uid))
+    if originator is not None:
+        title = originator[0].encode("ascii", "replace")
+        elements += _element(0x1030, title + b" " * (len(title) % 2))
+        elements += _element(0x1031, originator[1].to_bytes(2, "little"))
+    return _element(0x0000, len(elements).to_bytes(4, "little")) + elements
+
+
+def fragment_bytes(max_pdu_bytes: int) -> int:
+    """Return how many bytes of a data set one PDU may hold: an even number, at least 2."""
+    return max((min(max_pdu_bytes or FRAGMENT_MAX_BYTES, FRAGMENT_MAX_BYTES) - 12) & ~1, 2)
+
+
+def data_set_pdus(
+    context_id: int, data: memoryview, fragment: int, *, ends: bool
+) -> Iterator[bytes | memoryview]:
+    """Yield the P-DATA-TF PDUs of a part of a data set: headers, and slices of `data` itself."""
+    for start in range(0, max(len(data), 1), fragment):
+        piece = data[start : start + fragment]
+        control = LAST if ends and start + fragment >= len(data) else 0
+        yield _PDU_HEADER.pack(P_DATA_TF, len(piece) + _HEADER_BYTES) + _PDV_HEADER.pack(
+            len(piece) + 2, context_id, control
+        )
+        yield piece
+
+
 def command_pdus(context_id: int, command_set: bytes, max_pdu_bytes: int) -> bytes:
     """Return the P-DATA-TF PDUs of a command set; `max_pdu_bytes` 0 means one PDU, any length."""
     chunk = max(max_pdu_bytes - _HEADER_BYTES, 1) if max_pdu_bytes else len(command_set)
@@ -202,3 +286,8 @@ def command_pdus(context_id: int, command_set: bytes, max_pdu_bytes: int) -> byt
 
 def _element(element: int, value: bytes) -> bytes:
     return struct.pack("<HHL", 0, element, len(value)) + value
+
+
+def _padded_uid(uid: str) -> bytes:
+    value = uid.encode("ascii", "replace")
+    return value + b"\0" * (len(value) % 2)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bfr_core import connections
 from bfr_core.access import Access
-from bfr_core.connections import Archive
+from bfr_core.connections import Archive, VirtualArchive
 from bfr_core.store import Store
 from bfr_legacy.dimse.bridge import Bridge
 
@@ -17,16 +17,22 @@ class Peer:
     """The calling side of one association, as the core has recognised it."""
 
     access: Access
-    archive: Archive
+    archive: Archive | VirtualArchive
     calling_ae_title: str
     remote_address: str
+
+    @property
+    def archive_id(self) -> int | None:
+        """The archive that it may search and read; None: every one, by a virtual archive."""
+        return self.archive.archive_id if isinstance(self.archive, Archive) else None
 
 
 def admission(store: Store, bridge: Bridge) -> Callable[[str, str, str], Peer]:
     """Return the function that admits (called AE title, calling AE title, remote address).
 
     It raises NotFound when the called title is no archive's, Denied when the calling title is
-    no registered node of the archive's connection, Unavailable when the core cannot tell.
+    no registered node of the archive's connection or not audited for the virtual archive,
+    Unavailable when the core cannot tell.
     """
 
     def admit(called_ae_title: str, calling_ae_title: str, remote_address: str) -> Peer:

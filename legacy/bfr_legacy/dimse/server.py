@@ -24,8 +24,9 @@ from pynetdicom.transport import AssociationServer, RequestHandler
 from bfr_core import metrics, roles
 from bfr_core.errors import ArchiveError
 from bfr_core.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from bfr_core.pixels import PixelPool
 from bfr_core.store import Store
-from bfr_legacy.dimse import echo, peers, store_scp
+from bfr_legacy.dimse import echo, find_scp, peers, retrieve_scp, store_scp
 from bfr_legacy.dimse.association import StreamAssociation
 from bfr_legacy.dimse.bridge import Bridge
 from bfr_legacy.dimse.negotiation import Negotiated, Service, negotiate
@@ -50,10 +51,12 @@ STOP_POLL_S = 0.1  # how late the accepting thread may notice that it is to stop
 log = logging.getLogger("bfr.dimse")
 
 
-def services(store: Store, bridge: Bridge) -> list[Service]:
+def services(store: Store, bridge: Bridge, pixels: PixelPool) -> list[Service]:
     """Return everything this door offers; the first that answers for an abstract syntax has it."""
     return [
         echo.verification(),
+        find_scp.find(store, bridge),
+        *retrieve_scp.retrieve(store, bridge, pixels),
         store_scp.storage(store, bridge),
     ]
 
@@ -84,13 +87,15 @@ async def serve_dimse(store: Store, stop: asyncio.Event) -> None:
 def dimse_server(store: Store, bridge: Bridge) -> "DimseServer":
     """Return the server of the store, as its settings want it; not started."""
     settings = store.settings
+    pixels = PixelPool(settings.pixel_processes)
     return DimseServer(
         (settings.dimse_host, settings.dimse_port),
-        services(store, bridge),
+        services(store, bridge, pixels),
         peers.admission(store, bridge),
         max_pdu_bytes=settings.dimse_max_pdu_bytes,
         max_associations=settings.dimse_max_associations,
         idle_timeout_s=settings.dimse_idle_timeout_s,
+        on_stop=pixels.close,
     )
 
 
@@ -111,10 +116,12 @@ class DimseServer:
         max_associations: int,
         idle_timeout_s: float,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
+        on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._address = address
         self._services = services
         self._admit_peer = admit
+        self._on_stop = on_stop
         self._max_associations = max_associations
         self._lock = threading.Lock()
         self._connections: dict[StreamAssociation, Peer | None] = {}  # None: not admitted
@@ -171,6 +178,7 @@ class DimseServer:
         for association in self._open():
             association.abort(block=False)
         self._wait_until_ended(time.monotonic() + 1.0)
+        self._on_stop()
 
     def has_room(self) -> bool:
         """Tell whether one more connection may be talked to at all."""
@@ -254,6 +262,7 @@ class DimseServer:
 
     def _prepare(self, association: StreamAssociation, peer: Peer, negotiated: Negotiated) -> None:
         association.acceptor.supported_contexts = negotiated.supported
+        association.peer, association.services = peer, negotiated.services
         for service in self._services:
             for event, handler in service.handlers:
                 association.bind(event, observed(event, handler), [peer])

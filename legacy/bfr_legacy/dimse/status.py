@@ -1,6 +1,7 @@
 """The five errors as DIMSE sees them: one table for statuses and association rejections.
 
-C-STORE statuses: PS3.4 §B.2.3 (Table B.2-1) and PS3.7 Annex C. Rejections: PS3.8 §9.3.4.
+C-STORE statuses: PS3.4 §B.2.3 (Table B.2-1) and PS3.7 Annex C. Query/Retrieve: PS3.4 §C.4.
+Rejections: PS3.8 §9.3.4.
 """
 
 from dataclasses import dataclass
@@ -12,11 +13,20 @@ from bfr_core.receiving import MismatchedObject
 from bfr_core.registration import DuplicateUid
 
 SUCCESS = 0x0000
+PENDING = 0xFF00
+PENDING_WITHOUT_SOME_KEYS = 0xFF01
+CANCELLED = 0xFE00
 PROCESSING_FAILURE = 0x0110  # a fault of ours: PS3.7 §C.5.15
 DUPLICATE_SOP_INSTANCE = 0x0111  # PS3.7 §C.5.6
 SOP_CLASS_NOT_SUPPORTED = 0x0122  # PS3.7 §C.5.19
 NOT_AUTHORISED = 0x0124  # PS3.7 §C.5.25
+UNRECOGNISED_OPERATION = 0x0211  # PS3.7 §C.5.23
+SUB_OPERATIONS_WITH_FAILURES = 0xB000
 OUT_OF_RESOURCES = 0xA700
+CANNOT_COUNT_MATCHES = 0xA701
+CANNOT_PERFORM_SUB_OPERATIONS = 0xA702
+MOVE_DESTINATION_UNKNOWN = 0xA801
+IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS = 0xA900
 DOES_NOT_MATCH_SOP_CLASS = 0xA900  # also: SOP Instance UID of command set and data set differ
 CANNOT_UNDERSTAND = 0xC000
 DOES_NOT_FIT = 0xC001  # one of the Cxxx codes: understood, but contradicts what is stored

@@ -11,7 +11,8 @@ from typing import TypeVar
 from pynetdicom.service_class import ServiceClass, StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 
-from bfr_core.errors import ArchiveError, Invalid
+from bfr_core.connections import Archive
+from bfr_core.errors import ArchiveError, Denied, Invalid
 from bfr_core.observation import Observation
 from bfr_core.receiving import Incoming, Received, Reception
 from bfr_core.registration import Outcome
@@ -48,10 +49,12 @@ def storage(store: Store, bridge: Bridge) -> Service:
         return outcome or bridge.run(store.commit([received]), COMMIT_TIMEOUT_S)[0]
 
     def stay(peer: Peer) -> StorageStay:
-        return StorageStay(
-            open_reception=lambda: Reception(store, peer.access, peer.archive, DOOR),
-            commit=commit,
-        )
+        def open_reception() -> Reception:
+            if not isinstance(peer.archive, Archive):
+                raise Denied("a virtual archive stores nothing")
+            return Reception(store, peer.access, peer.archive, DOOR)
+
+        return StorageStay(open_reception=open_reception, commit=commit)
 
     return Service(name=DOOR, answers_for=is_storage, stay=stay)
 

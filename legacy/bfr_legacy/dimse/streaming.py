@@ -14,7 +14,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, cast
 
 from pynetdicom.dul import DULServiceProvider
@@ -23,9 +23,12 @@ from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE
 from pynetdicom.transport import AssociationSocket
 
 from bfr_legacy.dimse.pdus import (
+    C_CANCEL_RQ,
     C_STORE_RQ,
+    C_STORE_RSP,
     COMMAND,
     LAST,
+    RESPONSE,
     Command,
     PduReader,
     ProtocolViolation,
@@ -33,6 +36,7 @@ from bfr_legacy.dimse.pdus import (
     read_command,
     store_response,
 )
+from bfr_legacy.dimse.sending import Piece, acknowledge_at_once, send_pieces
 from bfr_legacy.dimse.status import CANNOT_UNDERSTAND, error_comment
 
 if TYPE_CHECKING:
@@ -62,6 +66,31 @@ class StreamSocket(AssociationSocket):
         timeval = struct.pack("@ll", int(timeout_s), int(timeout_s % 1 * 1_000_000))
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
         super().__init__(association, client_socket=connection)
+        self._sending = threading.Lock()  # the reader and the association both send
+
+    def send(self, bytestream: bytes) -> None:
+        """Send whole PDUs; a connection that breaks is told to the state machine."""
+        with self._sending:
+            super().send(bytestream)
+
+    def send_message(self, pieces: Iterable[Piece]) -> None:
+        """Send the PDUs of one message, in pieces as they come.
+
+        Raises OSError when the connection breaks, and whatever `pieces` raises. With a part sent,
+        nothing more can be said: the connection is over then.
+        """
+        connection = self.socket
+        if connection is None:
+            raise ConnectionResetError("the connection is closed")
+        with self._sending:
+            try:
+                send_pieces(connection, pieces)
+            except BaseException:
+                try:
+                    connection.shutdown(socket.SHUT_RDWR)  # the reader sees it and ends
+                except OSError:  # the peer was first
+                    pass
+                raise
 
     def _shutdown_socket(self) -> None:
         if self.socket is not None:
@@ -100,6 +129,10 @@ class StreamDUL(DULServiceProvider):
         self.storage: StorageStay | None = None  # set when the association is admitted
         self.storage_contexts: frozenset[int] = frozenset()
         self.committing = False
+        self.outstanding: set[int] = set()  # Message IDs of requests without a final response
+        self.cancelled: set[int] = set()  # those of them that a C-CANCEL has named
+        self.store_responses: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self.awaited_message_id: int | None = None  # of a C-STORE-RQ of ours
         self._run_loop_delay = 0  # waiting is done in poll
         self._reader = PduReader(self._take_pdu, self._take_fragment, p_data_max_bytes)
         self._buffer = bytearray()
@@ -117,6 +150,16 @@ class StreamDUL(DULServiceProvider):
     def storing(self) -> bool:
         """True while an object arrives or is committed."""
         return self._storing is not None
+
+    @property
+    def peer_max_pdu_bytes(self) -> int:
+        """The largest PDU that the peer takes; 0: any."""
+        return self.assoc.requestor.maximum_length or 0
+
+    def end_request(self, message_id: int) -> None:
+        """Forget a request that has its final response, and what has cancelled it."""
+        self.outstanding.discard(message_id)
+        self.cancelled.discard(message_id)
 
     def run_reactor(self) -> None:
         """Run until the connection is closed; whatever happens, nothing stays open."""
@@ -178,6 +221,7 @@ class StreamDUL(DULServiceProvider):
         self._unread = memoryview(b"")
         self._buffer = bytearray()
         self._kill_thread = True
+        self.store_responses.put(None)
         self.assoc._dul_ready.set()  # the association may wait for this, or for any primitive
         ended = A_P_ABORT()
         ended.provider_reason = 0x00
@@ -236,6 +280,8 @@ class StreamDUL(DULServiceProvider):
             return False
         try:
             received = connection.recv_into(self._buffer)
+            if self.awaited_message_id is not None:
+                acknowledge_at_once(connection)
         except OSError:  # reset by the peer: as closed as the orderly way
             received = 0
         if received == 0:
@@ -312,11 +358,29 @@ class StreamDUL(DULServiceProvider):
         if command.command_field == C_STORE_RQ and self.storage is not None:
             self._begin_store(self.storage, command, context_id)
             return
+        if command.command_field in (C_CANCEL_RQ, C_STORE_RSP):
+            if command.has_data_set:
+                raise ProtocolViolation("a C-CANCEL or a C-STORE response with a data set")
+            self._message_context = None
+            self._take_answer(command)
+            return
+        if not command.command_field & RESPONSE:
+            self.outstanding.add(command.message_id)
         self._pass_on(context_id, COMMAND | LAST, command_set)
         if command.has_data_set:
             self._identifier_bytes = 0
         else:
             self._message_context = None
+
+    def _take_answer(self, command: Command) -> None:
+        if command.command_field == C_CANCEL_RQ:
+            if command.responded_message_id in self.outstanding:  # else it came too late
+                self.cancelled.add(command.responded_message_id)
+        elif command.responded_message_id != self.awaited_message_id:
+            raise ProtocolViolation("a C-STORE response to nothing that was sent")
+        else:
+            self.awaited_message_id = None
+            self.store_responses.put(command)
 
     def _take_identifier(self, context_id: int, piece: memoryview, ends: bool) -> None:
         self._identifier_bytes = (self._identifier_bytes or 0) + len(piece)
@@ -366,7 +430,7 @@ class StreamDUL(DULServiceProvider):
         self._storing = None
         self._message_context = None
         response = store_response(command, status, error_comment(message))
-        pdus = command_pdus(context_id, response, self.assoc.requestor.maximum_length or 0)
+        pdus = command_pdus(context_id, response, self.peer_max_pdu_bytes)
         cast(StreamSocket, self.socket).send(pdus)
 
 
