@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bfr_command.addresses import addresses, http_root, open_to_strangers, problem_at
-from bfr_core import roles, statistics
+from bfr_core import cases, roles, statistics
 from bfr_core.database import Transaction, open_database, pending_migrations
 from bfr_core.errors import ArchiveError
 from bfr_core.postgres import running
@@ -93,6 +93,7 @@ async def _database(settings: Settings) -> list[Finding]:
                 )
             )
             jobs = await statistics.troubled_jobs(tx)
+            open_cases = await cases.count_open_cases(tx)
             states = await roles.role_states(tx, settings.roles)
     except ArchiveError as error:
         remedy = (
@@ -105,6 +106,7 @@ async def _database(settings: Settings) -> list[Finding]:
         Finding("ok", "database", f"PostgreSQL {version} answers"),
         _clock(ahead_s),
         *map(_job_trouble, jobs),
+        *_cases(open_cases),
         *_roles(states),
     ]
 
@@ -131,6 +133,12 @@ def _job_trouble(jobs: statistics.TroubledJobs) -> Finding:
         "jobs",
         f"{jobs.task}: {'; '.join(told)}: the worker's log says why, mend that",
     )
+
+
+def _cases(count: int) -> list[Finding]:
+    if not count:
+        return [Finding("ok", "cases", "none is open")]
+    return [Finding("fault", "cases", f"{count} wait for somebody: `bfr case list`")]
 
 
 def _roles(states: Sequence[roles.RoleState]) -> list[Finding]:

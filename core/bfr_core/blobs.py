@@ -5,6 +5,7 @@ back, each behind a record header, so that the whole index can be built again fr
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import mmap
@@ -14,6 +15,7 @@ import struct
 import uuid
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +49,28 @@ class PackRecord:
     digest: bytes
     received_at: datetime
 
+    @property
+    def end(self) -> int:
+        """Where the next record begins."""
+        return self.ref.offset + self.ref.length
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedRecord:
+    """A place in a pack where an instance was and is not whole."""
+
+    key: str
+    offset: int
+    end: int | None  # where the next record begins; None: nobody can tell
+
+
+@dataclass(frozen=True, slots=True)
+class BlobEntry:
+    """A blob as the list of a day tells of it."""
+
+    key: str
+    modified_at: datetime
+
 
 class FileBlobs:
     """The blobs below one folder."""
@@ -63,6 +87,11 @@ class FileBlobs:
     def new_key(self, archive_id: int, suffix: str) -> str:
         """Return a key that no blob has: the archive, the day, a random name."""
         return f"{archive_id}/{datetime.now(UTC):%Y/%m/%d}/{uuid.uuid4().hex}.{suffix}"
+
+    def key_beside(self, key: str) -> str:
+        """Return a key that no blob has, of the day and kind of another."""
+        folder, _, name = key.rpartition("/")
+        return f"{folder}/{uuid.uuid4().hex}.{name.rpartition('.')[2]}"
 
     def free_bytes(self) -> int:
         """Return the room that is left on the disk."""
@@ -102,6 +131,69 @@ class FileBlobs:
         fd = _open_blob(self, ref.key)
         try:
             return _read_range(fd, ref.key, ref.offset + offset, length)
+        finally:
+            os.close(fd)
+
+    def size_bytes(self, key: str) -> int | None:
+        """Return the size of a blob; None when there is none. Raises Unavailable."""
+        try:
+            return self.path(key).stat().st_size
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise disk_error(error) from error
+
+    def read_whole(self, key: str) -> bytes | None:
+        """Return a small blob; None when there is none. Raises Unavailable."""
+        size = self.size_bytes(key)
+        return None if size is None else self.read(BlobRef(key, 0, size))
+
+    def days(self) -> list[str]:
+        """Return the days of which there are blobs, as they stand in keys, oldest first."""
+        found = self.directory.glob("[0-9]*/[0-9][0-9][0-9][0-9]/[0-9][0-9]/[0-9][0-9]")
+        return sorted({"/".join(path.parts[-3:]) for path in found})
+
+    def of_day(self, day: str) -> list[BlobEntry]:
+        """Return the blobs of a day, of all archives."""
+        entries = []
+        for folder in sorted(self.directory.glob(f"[0-9]*/{day}")):
+            with os.scandir(folder) as found:
+                for one in found:
+                    key = f"{folder.relative_to(self.directory)}/{one.name}"
+                    moment = datetime.fromtimestamp(one.stat().st_mtime, UTC)
+                    entries.append(BlobEntry(key, moment))
+        return entries
+
+    def is_open(self, key: str) -> bool:
+        """Tell whether a living sender holds the pack and may still append to it."""
+        try:
+            fd = os.open(self.path(key), os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise disk_error(error) from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    @contextmanager
+    def mapped(self, ref: BlobRef) -> Iterator[memoryview]:
+        """Give the range as memory that is read when it is touched. Raises Unavailable."""
+        fd = _open_blob(self, ref.key)
+        try:
+            size = os.fstat(fd).st_size
+            if ref.offset + ref.length > size or not ref.length:
+                raise Unavailable(f"blob {ref.key} is shorter than the index says")
+            with (
+                mmap.mmap(fd, size, access=mmap.ACCESS_READ) as whole,
+                memoryview(whole) as view,
+                view[ref.offset : ref.offset + ref.length] as part,
+            ):
+                yield part
         finally:
             os.close(fd)
 
@@ -146,6 +238,8 @@ class Pack:
         try:
             make_directory(self.path.parent)
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640)
+            # Goes with the process, however it ends: what is locked may still be appended to.
+            fcntl.flock(self._fd, fcntl.LOCK_SH)
         except OSError as error:
             raise disk_error(error) from error
         header = json.dumps({"format": 1, **provenance}).encode().ljust(PACK_HEADER_BYTES - 1)
@@ -241,6 +335,15 @@ class Pack:
         self._dirty = False
         self.path.unlink(missing_ok=True)
 
+    def copy_record(self, blobs: FileBlobs, ref: BlobRef) -> BlobRef:
+        """Add an instance as it lies in another pack, arrival and all, and return its range."""
+        start, end = ref.offset - RECORD.size, ref.offset + ref.length
+        offset = self.size_bytes + RECORD.size
+        for position in range(start, end, CHECK_BYTES):
+            piece = BlobRef(ref.key, position, min(CHECK_BYTES, end - position))
+            self.extend(blobs.read(piece))
+        return BlobRef(self.key, offset, ref.length)
+
     def _record(
         self, prefix: bytes | memoryview, length: int, dataset_offset: int, digest: bytes
     ) -> bytes:
@@ -257,6 +360,20 @@ class Pack:
                 offset += written
         except OSError as error:
             raise disk_error(error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedPack:
+    """A pack that was written long ago: nothing in it is synced or taken back."""
+
+    key: str
+    is_synced: bool = True
+
+    def sync(self) -> None:
+        """Do nothing: it survives already."""
+
+    def discard_last(self, ref: BlobRef) -> None:
+        """Do nothing: what lies in it may be known elsewhere."""
 
 
 def _open_blob(blobs: FileBlobs, key: str) -> int:
@@ -283,11 +400,38 @@ def _read_range(fd: int, key: str, offset: int, length: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+def read_provenance(blobs: FileBlobs, key: str) -> dict[str, str] | None:
+    """Return what the pack's header tells: archive, door, sender; None when it is damaged.
+
+    Raises Unavailable when there is no such pack.
+    """
+    if (blobs.size_bytes(key) or 0) < PACK_HEADER_BYTES:
+        return None
+    try:
+        told = json.loads(blobs.read(BlobRef(key, 0, PACK_HEADER_BYTES)))
+    except ValueError:
+        return None
+    if not isinstance(told, dict) or told.pop("format", None) != 1:
+        return None
+    return {str(name): str(value) for name, value in told.items()}
+
+
 def read_pack(blobs: FileBlobs, key: str) -> Iterator[PackRecord]:
     """Yield the instances of a pack in order; ends at the first torn or damaged record.
 
     What it yields is whole: the data set has the digest that its record tells. Raises NotFound
     when there is no such pack.
+    """
+    for record in read_pack_through(blobs, key):
+        if isinstance(record, DamagedRecord):
+            return
+        yield record
+
+
+def read_pack_through(blobs: FileBlobs, key: str) -> Iterator[PackRecord | DamagedRecord]:
+    """Yield the instances of a pack in order, and in their places those that are damaged.
+
+    Ends where the next record cannot be found. Raises NotFound when there is no such pack.
     """
     path = blobs.path(key)
     if not path.exists():
@@ -297,32 +441,58 @@ def read_pack(blobs: FileBlobs, key: str) -> Iterator[PackRecord]:
         start = PACK_HEADER_BYTES
         while start + RECORD.size <= size:
             record = _read_record(file, key, start, size)
-            if record is None:
-                return
             yield record
-            start = record.ref.offset + record.ref.length
+            if record.end is None:
+                return
+            start = record.end
 
 
-def _read_record(file: BinaryIO, key: str, start: int, size: int) -> PackRecord | None:
-    """Return the record that begins at `start`; None when it is torn or damaged."""
+def first_arrival(blobs: FileBlobs, key: str) -> int | None:
+    """Return when the first instance of a pack came, in µs since 1970; None when there is none.
+
+    Nothing is checked but the record header.
+    """
+    end = PACK_HEADER_BYTES + RECORD.size
+    if (blobs.size_bytes(key) or 0) <= end:
+        return None
+    record = RECORD.unpack(blobs.read(BlobRef(key, PACK_HEADER_BYTES, RECORD.size)))
+    arrived_us: int = record[-1]
+    return arrived_us if record[0] == RECORD_MAGIC else None
+
+
+def never_held(blobs: FileBlobs, key: str) -> bool:
+    """Tell whether the pack never had a whole instance: its sender was killed at the first.
+
+    A record header is written last and synced before a commit; where it is all zeros, or the
+    file ends within it, nothing can have been committed.
+    """
+    end = PACK_HEADER_BYTES + RECORD.size
+    if (blobs.size_bytes(key) or 0) <= end:
+        return True
+    return not any(blobs.read(BlobRef(key, PACK_HEADER_BYTES, RECORD.size)))
+
+
+def _read_record(file: BinaryIO, key: str, start: int, size: int) -> PackRecord | DamagedRecord:
+    """Return the record that begins at `start`."""
     file.seek(start)
     magic, crc, length, dataset_offset, digest, arrived_us = RECORD.unpack(file.read(RECORD.size))
     offset = start + RECORD.size
     if magic != RECORD_MAGIC or offset + length > size or dataset_offset > length:
-        return None
+        return DamagedRecord(key, start, None)
+    damaged = DamagedRecord(key, start, offset + length)
     if zlib.crc32(file.read(dataset_offset)) != crc:
-        return None
+        return damaged
     found = hashlib.sha256()
     left = length - dataset_offset
     while left and (piece := file.read(min(left, CHECK_BYTES))):
         found.update(piece)
         left -= len(piece)
     if left or found.digest() != digest:
-        return None
+        return damaged
     try:
         received_at = datetime.fromtimestamp(arrived_us / 1_000_000, UTC)
     except (ValueError, OverflowError, OSError):  # a moment that no clock shows
-        return None
+        return damaged
     return PackRecord(BlobRef(key, offset, length), dataset_offset, digest, received_at)
 
 

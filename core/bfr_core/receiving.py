@@ -9,6 +9,7 @@ import mmap
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import orjson
@@ -16,7 +17,15 @@ import zstandard
 
 from bfr_core import policy
 from bfr_core.access import Access
-from bfr_core.blobs import PACK_HEADER_BYTES, RECORD, BlobRef, FileBlobs, Pack, digest_of
+from bfr_core.blobs import (
+    PACK_HEADER_BYTES,
+    RECORD,
+    BlobRef,
+    ClosedPack,
+    FileBlobs,
+    Pack,
+    digest_of,
+)
 from bfr_core.connections import Archive
 from bfr_core.errors import Denied, Invalid
 from bfr_core.frames import frame_ranges
@@ -38,7 +47,7 @@ class Received:
     """An object whose bytes lie in a pack and whose header was read; it does not exist yet."""
 
     reception: "Reception"
-    pack: Pack
+    pack: Pack | ClosedPack
     blob: BlobRef
     attributes: InstanceAttributes
     transfer_syntax_uid: str
@@ -46,6 +55,7 @@ class Received:
     digest: bytes  # SHA-256 of the data set
     frames: Frames | None
     header: bytes  # DICOM JSON without pixel data, zstd
+    received_at: datetime | None = None  # None: now
 
     def sync(self) -> None:
         """Make the bytes survive a power cut; the commit does so for those that are not synced.

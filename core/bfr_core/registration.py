@@ -18,7 +18,7 @@ from bfr_core import audit, events, jobs
 from bfr_core.database import Database, Transaction
 from bfr_core.errors import ArchiveError, Conflict, Unavailable
 from bfr_core.manifest import Frames
-from bfr_core.placing import Place, find_place
+from bfr_core.placing import DeletedObject, Place, find_place
 from bfr_core.receiving import Received
 from bfr_core.sealed import SealedSeries
 
@@ -51,9 +51,13 @@ INSERT_INSTANCES = """
             AS new(series_id, archive_id, sop_instance_uid, sop_class_uid, transfer_syntax_uid,
                 instance_number, pack_key, offset_bytes, length_bytes, dataset_offset, digest,
                 frames, header, uid_hash)
-        WHERE %(trusted)s OR NOT EXISTS (
+        WHERE (%(trusted)s OR NOT EXISTS (
             SELECT FROM locator JOIN series USING (series_id)
-            WHERE locator.uid_hash = new.uid_hash AND series.archive_id = new.archive_id)
+            WHERE locator.uid_hash = new.uid_hash AND series.archive_id = new.archive_id))
+        AND NOT EXISTS (
+            SELECT FROM deleted_instance AS gone JOIN deletion USING (deletion_id)
+            WHERE gone.sop_instance_uid = new.sop_instance_uid
+                AND gone.archive_id = new.archive_id AND deletion.undone_at IS NULL)
         ON CONFLICT (sop_instance_uid, archive_id) DO NOTHING
         RETURNING sop_instance_uid, archive_id, series_id, length_bytes,
             frames IS NOT NULL AS has_pixels
@@ -91,6 +95,11 @@ FIND_SEALED = """
     FROM locator JOIN series USING (series_id)
     WHERE locator.uid_hash = %(uid_hash)s AND series.archive_id = %(archive_id)s
         AND series.manifest_key IS NOT NULL
+"""
+FIND_DELETED = """
+    SELECT deletion_id FROM deleted_instance JOIN deletion USING (deletion_id)
+    WHERE deleted_instance.sop_instance_uid = %(sop_instance_uid)s
+        AND deleted_instance.archive_id = %(archive_id)s AND undone_at IS NULL
 """
 
 
@@ -198,7 +207,7 @@ class Registration:
                 if attempt == ATTEMPTS:
                     raise Unavailable("the database is too busy") from None
                 continue
-            except _PlaceGone:
+            except (_PlaceGone, psycopg.errors.ForeignKeyViolation):
                 self._places.clear()
                 continue
             break
@@ -213,7 +222,7 @@ class Registration:
 
 
 class _PlaceGone(Exception):
-    """A remembered series is no longer there."""
+    """A remembered series is no longer there: it was deleted meanwhile."""
 
 
 class _Work:
@@ -281,7 +290,9 @@ class _Work:
                     self.outcomes[number] = _compared(one, digest)
                     continue
                 try:
-                    place = await find_place(self.tx, key[0], one.attributes, self.seal_quiet_s)
+                    place = await find_place(
+                        self.tx, key[0], one.attributes, self.seal_quiet_s, one.received_at
+                    )
                 except Conflict as error:
                     self.outcomes[number] = Outcome(one, None, error)
                     continue
@@ -314,6 +325,10 @@ class _Work:
                 digest = await self._stored_digest(one)
                 if digest is not None:
                     self.outcomes[number] = _compared(one, digest)
+                    continue
+                if await self._is_deleted(one):
+                    error = DeletedObject("the object was deleted from this archive")
+                    self.outcomes[number] = Outcome(one, None, error)
                     continue
                 # Another UID has the same hash: the locator's word alone is no reason to refuse.
                 rows = self._rows([number], placed, trusted=True)
@@ -357,6 +372,13 @@ class _Work:
             if digest is not None:
                 return digest
         return None
+
+    async def _is_deleted(self, one: Received) -> bool:
+        archive_id = one.reception.archive.archive_id
+        deletion_id = await self.tx.value(
+            FIND_DELETED, sop_instance_uid=one.sop_instance_uid, archive_id=archive_id
+        )
+        return deletion_id is not None
 
     async def _reopen(self, placed: dict[int, Place], states: dict[int, str]) -> None:
         reopened: dict[int, Received] = {}

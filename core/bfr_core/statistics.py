@@ -40,7 +40,8 @@ class TroubledJobs:
 TROUBLED_AFTER_ATTEMPTS = 5
 ARCHIVE_CONTENTS = """
     SELECT archive.ae_title, archive.name, connection.name AS connection,
-        (SELECT count(*) FROM patient WHERE patient.archive_id = archive.archive_id) AS patients,
+        (SELECT count(*) FROM patient WHERE patient.archive_id = archive.archive_id
+            AND EXISTS (SELECT FROM study WHERE study.patient_id = patient.patient_id)) AS patients,
         count(study.study_id) AS studies,
         coalesce(sum(study.number_of_series), 0)::bigint AS series,
         coalesce(sum(study.number_of_instances), 0)::bigint AS instances,
