@@ -152,6 +152,15 @@ LOCK_DELETION = """
         AND undone_at IS NULL
     FOR UPDATE
 """
+FIND_WIDER = """
+    SELECT deletion_id FROM deletion
+    WHERE study_instance_uid = %(study_instance_uid)s AND archive_id = %(archive_id)s
+        AND undone_at IS NULL AND sop_instance_uid IS NULL
+        AND (series_instance_uid IS NULL AND %(series_instance_uid)s::text IS NOT NULL
+            OR series_instance_uid = %(series_instance_uid)s
+                AND %(sop_instance_uid)s::text IS NOT NULL)
+    LIMIT 1
+"""
 UNDO = """
     UPDATE deletion SET undone_at = now(), undone_by = %(undone_by)s
     WHERE deletion_id = %(deletion_id)s
@@ -218,13 +227,15 @@ async def undelete(store: "Store", access: Access, ae_title: str, target: Target
     """Undo the deletion of exactly this study, series or instance.
 
     Objects whose bytes are gone are accepted again when somebody sends them. Raises Denied,
-    NotFound when there is no such deletion.
+    NotFound when there is no such deletion, Conflict while a wider one stands.
     """
     archive = await _archive(store, access, ae_title)
     async with store.database.transaction() as tx:
         found = await tx.tuples(LOCK_DELETION, **_keys(archive, target))
         if not found:
             raise NotFound("nothing with these UIDs was deleted from the archive by itself")
+        if await tx.value(FIND_WIDER, **_keys(archive, target)) is not None:
+            raise Conflict("the series or study it belongs to is deleted too: undo that first")
         deletion_id, blob_key = found[0]
         await tx.run(UNDO, deletion_id=deletion_id, undone_by=access.subject)
         await jobs.defer_restore(tx, deletion_id)
