@@ -105,3 +105,12 @@ async def check_whole(store: Store, series: Series, numbers: set[int]) -> None:
     row = await series_row(store, series)
     assert row is not None
     assert row["number_of_instances"] == len(numbers)
+
+
+async def uid_of(store: Store, series: Series, number: int) -> str:
+    found = await retrieve_instances(
+        store, READER, "test", archive_id=None, study_instance_uid=series.study
+    )
+    return next(
+        one.stored.sop_instance_uid for one in found if one.stored.instance_number == number
+    )

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from tests.conftest import House, add_house
-from tests.core.one_series import READER, Series, seal, series_row, store_files, stored
+from tests.core.one_series import Series, seal, series_row, store_files, stored, uid_of
 
 from bfr_core import statistics
 from bfr_core.access import operator
@@ -22,7 +22,6 @@ from bfr_core.deleting import Target, Undone, delete, restore_undone, undelete
 from bfr_core.errors import Conflict, Denied, Invalid, NotFound, Unavailable
 from bfr_core.placing import DeletedObject
 from bfr_core.receiving import Reception
-from bfr_core.retrieval import retrieve_instances
 from bfr_core.settings import Settings
 from bfr_core.store import Store, open_store
 from bfr_core.sweeping import drop_unreferenced, sweep_all
@@ -35,15 +34,6 @@ async def hasty(with_settings: Callable[..., Settings]) -> AsyncIterator[Store]:
     """A store that keeps the bytes of deleted objects no day."""
     async with open_store(with_settings(deleted_keep_days=0)) as store:
         yield store
-
-
-async def uid_of(store: Store, series: Series, number: int) -> str:
-    found = await retrieve_instances(
-        store, READER, "test", archive_id=None, study_instance_uid=series.study
-    )
-    return next(
-        one.stored.sop_instance_uid for one in found if one.stored.instance_number == number
-    )
 
 
 async def counts(store: Store) -> tuple[int, ...]:
