@@ -3,8 +3,9 @@
 import argparse
 
 from bfr_command.database_session import command_store, this_operator
-from bfr_core import deleting
+from bfr_core import deleting, undeleting
 from bfr_core.settings import Settings
+from bfr_core.tombstones import Target
 
 
 async def delete_objects(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -23,7 +24,7 @@ async def delete_objects(settings: Settings, arguments: argparse.Namespace) -> i
 async def undelete_objects(settings: Settings, arguments: argparse.Namespace) -> int:
     """Undo a deletion; 1 when the bytes of some objects were gone."""
     async with command_store(settings) as store:
-        undone = await deleting.undelete(
+        undone = await undeleting.undelete(
             store, this_operator(), arguments.archive, _target(arguments)
         )
     print(f"{undone.restored} objects are back")
@@ -32,5 +33,5 @@ async def undelete_objects(settings: Settings, arguments: argparse.Namespace) ->
     return 1 if undone.gone else 0
 
 
-def _target(arguments: argparse.Namespace) -> deleting.Target:
-    return deleting.Target(arguments.study, arguments.series, arguments.instance)
+def _target(arguments: argparse.Namespace) -> Target:
+    return Target(arguments.study, arguments.series, arguments.instance)

@@ -13,21 +13,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import psycopg
 
-from bfr_core import audit, events, jobs, policy
-from bfr_core.access import Access, operator
-from bfr_core.blobs import BlobRef
-from bfr_core.connections import Archive, find_archive
+from bfr_core import events, jobs
+from bfr_core.access import Access
+from bfr_core.connections import Archive
 from bfr_core.database import Transaction
-from bfr_core.errors import Conflict, Denied, Invalid, NotFound
+from bfr_core.errors import Conflict, Invalid, NotFound
 from bfr_core.instances import UID
 from bfr_core.manifest import Manifest, StoredInstance, write_manifest
-from bfr_core.receiving import Received, Reception
 from bfr_core.registration import uid_hash
-from bfr_core.restoring import restored
 from bfr_core.sealing import receiving_instances, representative
+from bfr_core.tombstones import (
+    Gone,
+    Target,
+    Tombstone,
+    archive_to_delete_from,
+    bury,
+    place_of,
+    record_act,
+)
 
 if TYPE_CHECKING:
     from bfr_core.store import Store
@@ -35,25 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("bfr.deleting")
 
 ATTEMPTS = 5
-UNDO_BATCH = 100
 REASON_MAX_CHARACTERS = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What is deleted: a study, one of its series or one instance of that."""
-
-    study_instance_uid: str
-    series_instance_uid: str | None = None
-    sop_instance_uid: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Undone:
-    """What an undoing brought back, and of how many objects the bytes were gone already."""
-
-    restored: int
-    gone: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,22 +87,6 @@ FIND_SERIES = """
 # Series first, as registration does, so that neither waits for the other for ever.
 LOCK_SERIES = f"{FIND_SERIES} FOR UPDATE"
 LOCK_STUDY = "SELECT study_id FROM study WHERE study_id = %(study_id)s FOR UPDATE"
-ADD_DELETION = """
-    INSERT INTO deletion (archive_id, study_instance_uid, series_instance_uid, sop_instance_uid,
-        reason, deleted_by, deleted_at, blob_key)
-    VALUES (%(archive_id)s, %(study_instance_uid)s, %(series_instance_uid)s,
-        %(sop_instance_uid)s, %(reason)s, %(deleted_by)s, %(deleted_at)s, %(blob_key)s)
-    ON CONFLICT DO NOTHING
-    RETURNING deletion_id
-"""
-ADD_DELETED_INSTANCES = """
-    INSERT INTO deleted_instance (deletion_id, archive_id, series_instance_uid,
-        sop_instance_uid, pack_key, offset_bytes, length_bytes, dataset_offset, digest)
-    SELECT %(deletion_id)s, %(archive_id)s, * FROM unnest(%(series_instance_uids)s::text[],
-        %(sop_instance_uids)s::text[], %(pack_keys)s::text[], %(offsets)s::bigint[],
-        %(lengths)s::bigint[], %(dataset_offsets)s::integer[], %(digests)s::bytea[])
-    ON CONFLICT DO NOTHING
-"""
 DROP_ROWS = """
     DELETE FROM instance WHERE series_id = %(series_id)s
         AND sop_instance_uid = ANY(%(sop_instance_uids)s)
@@ -144,46 +115,6 @@ SHRINK_STUDY = """
     RETURNING number_of_series
 """
 DROP_STUDY = "DELETE FROM study WHERE study_id = %(study_id)s"
-LOCK_DELETION = """
-    SELECT deletion_id, blob_key FROM deletion
-    WHERE study_instance_uid = %(study_instance_uid)s AND archive_id = %(archive_id)s
-        AND series_instance_uid IS NOT DISTINCT FROM %(series_instance_uid)s
-        AND sop_instance_uid IS NOT DISTINCT FROM %(sop_instance_uid)s
-        AND undone_at IS NULL
-    FOR UPDATE
-"""
-FIND_WIDER = """
-    SELECT deletion_id FROM deletion
-    WHERE study_instance_uid = %(study_instance_uid)s AND archive_id = %(archive_id)s
-        AND undone_at IS NULL AND sop_instance_uid IS NULL
-        AND (series_instance_uid IS NULL AND %(series_instance_uid)s::text IS NOT NULL
-            OR series_instance_uid = %(series_instance_uid)s
-                AND %(sop_instance_uid)s::text IS NOT NULL)
-    LIMIT 1
-"""
-UNDO = """
-    UPDATE deletion SET undone_at = now(), undone_by = %(undone_by)s
-    WHERE deletion_id = %(deletion_id)s
-"""
-FIND_UNDONE = """
-    SELECT archive.archive_id, archive.connection_id, archive.ae_title, archive.name, undone_by
-    FROM deletion JOIN archive USING (archive_id)
-    WHERE deletion_id = %(deletion_id)s AND undone_at IS NOT NULL
-"""
-TO_RESTORE = """
-    SELECT sop_instance_uid, pack_key, offset_bytes, length_bytes, dataset_offset, digest,
-        series_instance_uid
-    FROM deleted_instance
-    WHERE deletion_id = %(deletion_id)s AND pack_key IS NOT NULL
-    ORDER BY pack_key, offset_bytes LIMIT %(limit)s
-"""
-FORGET = """
-    DELETE FROM deleted_instance
-    WHERE deletion_id = %(deletion_id)s AND sop_instance_uid = ANY(%(sop_instance_uids)s)
-"""
-FORGET_GONE = """
-    DELETE FROM deleted_instance WHERE deletion_id = %(deletion_id)s AND pack_key IS NULL
-"""
 
 
 async def delete(store: "Store", access: Access, ae_title: str, target: Target, reason: str) -> int:
@@ -198,11 +129,11 @@ async def delete(store: "Store", access: Access, ae_title: str, target: Target, 
     for uid in (target.study_instance_uid, target.series_instance_uid, target.sop_instance_uid):
         if uid is not None and not UID.fullmatch(uid):
             raise NotFound(f"{uid!r} is no UID")
-    archive = await _archive(store, access, ae_title)
+    archive = await archive_to_delete_from(store, access, ae_title)
     for _ in range(ATTEMPTS):
         study, changes = await _plan(store, archive, target)
         deletion_key = store.blobs.new_key(archive.archive_id, "deletion")
-        tombstone = _Tombstone(
+        tombstone = Tombstone(
             archive.ae_title, target, reason, access.subject, datetime.datetime.now(datetime.UTC)
         )
         await asyncio.to_thread(
@@ -221,166 +152,6 @@ async def delete(store: "Store", access: Access, ae_title: str, target: Target, 
             if key is not None:
                 await asyncio.to_thread(store.blobs.delete, key)
     raise Conflict("objects arrive all the time: try again when the sender is done")
-
-
-async def undelete(store: "Store", access: Access, ae_title: str, target: Target) -> Undone:
-    """Undo the deletion of exactly this study, series or instance.
-
-    Objects whose bytes are gone are accepted again when somebody sends them. Raises Denied,
-    NotFound when there is no such deletion, Conflict while a wider one stands.
-    """
-    archive = await _archive(store, access, ae_title)
-    async with store.database.transaction() as tx:
-        found = await tx.tuples(LOCK_DELETION, **_keys(archive, target))
-        if not found:
-            raise NotFound("nothing with these UIDs was deleted from the archive by itself")
-        if await tx.value(FIND_WIDER, **_keys(archive, target)) is not None:
-            raise Conflict("the series or study it belongs to is deleted too: undo that first")
-        deletion_id, blob_key = found[0]
-        await tx.run(UNDO, deletion_id=deletion_id, undone_by=access.subject)
-        await jobs.defer_restore(tx, deletion_id)
-        await jobs.defer_delete_blob(tx, blob_key, datetime.timedelta())
-        await _record(tx, access, "undelete", archive, target)
-    return await restore_undone(store, deletion_id)
-
-
-async def restore_undone(store: "Store", deletion_id: int) -> Undone:
-    """Register the objects of an undone deletion again; nothing happens the second time.
-
-    Raises Conflict when one does not fit what the archive holds by now.
-    """
-    async with store.database.transaction() as tx:
-        rows = await tx.rows(FIND_UNDONE, deletion_id=deletion_id)
-    if not rows:
-        return Undone(0, 0)
-    access = operator(rows[0].pop("undone_by"))
-    reception = Reception(store, access, Archive(**rows[0]), "undelete")
-    count = 0
-    while True:
-        async with store.database.transaction() as tx:
-            places = await tx.rows(TO_RESTORE, deletion_id=deletion_id, limit=UNDO_BATCH)
-        if not places:
-            break
-        received = await asyncio.to_thread(_restored_all, reception, places)
-        outcomes = await store.commit(received)
-        for outcome in outcomes:
-            if outcome.error is not None:
-                raise outcome.error
-        count += len(outcomes)
-        async with store.database.transaction() as tx:
-            uids = [str(row["sop_instance_uid"]) for row in places]
-            await tx.run(FORGET, deletion_id=deletion_id, sop_instance_uids=uids)
-    async with store.database.transaction() as tx:
-        gone = await tx.run(FORGET_GONE, deletion_id=deletion_id)
-        if count:
-            one = received[0]
-            await events.write(
-                tx,
-                "instances_restored",
-                archive_id=reception.archive.archive_id,
-                study_instance_uid=one.study_instance_uid,
-            )
-    return Undone(count, gone)
-
-
-def _restored_all(reception: Reception, places: list[dict[str, Any]]) -> list[Received]:
-    return [restored(reception, *_place(row)) for row in places]
-
-
-@dataclass(frozen=True, slots=True)
-class _Tombstone:
-    ae_title: str
-    target: Target
-    reason: str
-    deleted_by: str
-    deleted_at: datetime.datetime
-
-    def to_json(self, gone: "_Gone") -> bytes:
-        return orjson.dumps(
-            {
-                "format": 1,
-                "archive": self.ae_title,
-                "study": self.target.study_instance_uid,
-                "series": self.target.series_instance_uid,
-                "instance": self.target.sop_instance_uid,
-                "reason": self.reason,
-                "deleted_by": self.deleted_by,
-                "deleted_at": self.deleted_at,
-                "instances": [
-                    [series_instance_uid, one.sop_instance_uid, *_range(one), one.digest.hex()]
-                    for series_instance_uid, one in gone
-                ],
-            }
-        )
-
-
-_Gone = Sequence[tuple[str, StoredInstance]]  # with the UID of its series
-
-
-async def bury_again(
-    tx: Transaction, archive_id: int, blob_key: str, data: bytes, packs: set[str]
-) -> int | None:
-    """Make the rows of a tombstone that lies beside the packs; None when they are there.
-
-    `packs` are those that exist: what lies in others has no bytes any more. Returns the
-    deletion's id.
-    """
-    told: dict[str, Any] = orjson.loads(data)
-    tombstone = _Tombstone(
-        told["archive"],
-        Target(told["study"], told["series"], told["instance"]),
-        told["reason"],
-        told["deleted_by"],
-        datetime.datetime.fromisoformat(told["deleted_at"]),
-    )
-    columns: list[Sequence[Any]] = [[], [], [], [], [], [], []]
-    if told["instances"]:
-        columns = list(zip(*told["instances"], strict=True))
-    columns[2] = [key if key in packs else None for key in columns[2]]
-    columns[6] = [bytes.fromhex(digest) for digest in columns[6]]
-    return await _bury(tx, archive_id, tombstone, blob_key, columns)
-
-
-async def _bury(
-    tx: Transaction,
-    archive_id: int,
-    tombstone: _Tombstone,
-    blob_key: str,
-    columns: Sequence[Sequence[Any]],
-) -> int | None:
-    target = tombstone.target
-    deletion_id: int | None = await tx.value(
-        ADD_DELETION,
-        archive_id=archive_id,
-        study_instance_uid=target.study_instance_uid,
-        series_instance_uid=target.series_instance_uid,
-        sop_instance_uid=target.sop_instance_uid,
-        reason=tombstone.reason,
-        deleted_by=tombstone.deleted_by,
-        deleted_at=tombstone.deleted_at,
-        blob_key=blob_key,
-    )
-    if deletion_id is None:
-        return None
-    names = (
-        "series_instance_uids", "sop_instance_uids", "pack_keys", "offsets", "lengths",
-        "dataset_offsets", "digests",
-    )  # fmt: skip
-    await tx.run(
-        ADD_DELETED_INSTANCES,
-        deletion_id=deletion_id,
-        archive_id=archive_id,
-        **{name: list(column) for name, column in zip(names, columns, strict=True)},
-    )
-    return deletion_id
-
-
-async def _archive(store: "Store", access: Access, ae_title: str) -> Archive:
-    async with store.database.transaction() as tx:
-        archive = await find_archive(tx, access, ae_title)
-    if not policy.may_delete(access, archive.archive_id):
-        raise Denied("objects are deleted by operators")
-    return archive
 
 
 async def _plan(store: "Store", archive: Archive, target: Target) -> tuple[_Study, list[_Change]]:
@@ -448,12 +219,8 @@ def _put_all(
             store.blobs.put(change.manifest_key, change.manifest.data)
 
 
-def _gone(changes: Sequence[_Change]) -> _Gone:
+def _gone(changes: Sequence[_Change]) -> Gone:
     return [(change.series.series_instance_uid, one) for change in changes for one in change.gone]
-
-
-def _range(one: StoredInstance) -> tuple[str, int, int, int]:
-    return (one.blob.key, one.blob.offset, one.blob.length, one.dataset_offset)
 
 
 async def _commit(
@@ -463,7 +230,7 @@ async def _commit(
     archive: Archive,
     study: _Study,
     changes: Sequence[_Change],
-    tombstone: _Tombstone,
+    tombstone: Tombstone,
     deletion_key: str,
 ) -> bool:
     """Make the change; False, and nothing is changed, when it was planned on what has passed."""
@@ -481,11 +248,11 @@ async def _commit(
     gone = _gone(changes)
     columns: list[Sequence[Any]] = list(
         zip(
-            *[(series, one.sop_instance_uid, *_range(one), one.digest) for series, one in gone],
+            *[(series, one.sop_instance_uid, *place_of(one), one.digest) for series, one in gone],
             strict=True,
         )
     )
-    deletion_id = await _bury(tx, archive.archive_id, tombstone, deletion_key, columns)
+    deletion_id = await bury(tx, archive.archive_id, tombstone, deletion_key, columns)
     if deletion_id is None:
         raise Conflict("another deletion of the same was not undone")
     keep = datetime.timedelta(days=store.settings.deleted_keep_days)
@@ -502,7 +269,7 @@ async def _commit(
         study_instance_uid=target.study_instance_uid,
         series_instance_uid=target.series_instance_uid,
     )
-    await _record(
+    await record_act(
         tx, access, "delete", archive, target,
         patient_id=study.patient_id, reason=tombstone.reason, instances=len(gone),
     )  # fmt: skip
@@ -535,43 +302,4 @@ async def _change_series(tx: Transaction, change: _Change) -> None:
         manifest_index_bytes=index_bytes,
         manifest_bytes=whole_bytes,
         representative=change.representative,
-    )
-
-
-def _keys(archive: Archive, target: Target) -> dict[str, object]:
-    return {
-        "archive_id": archive.archive_id,
-        "study_instance_uid": target.study_instance_uid,
-        "series_instance_uid": target.series_instance_uid,
-        "sop_instance_uid": target.sop_instance_uid,
-    }
-
-
-def _place(row: dict[str, Any]) -> tuple[BlobRef, int, bytes]:
-    ref = BlobRef(row["pack_key"], row["offset_bytes"], row["length_bytes"])
-    return ref, row["dataset_offset"], row["digest"]
-
-
-async def _record(
-    tx: Transaction,
-    access: Access,
-    action: audit.Action,
-    archive: Archive,
-    target: Target,
-    patient_id: int | None = None,
-    **detail: object,
-) -> None:
-    await audit.record(
-        tx,
-        access,
-        audit.AuditRecord(
-            action=action,
-            door="bfr",
-            patient_id=patient_id,
-            archive_id=archive.archive_id,
-            study_instance_uid=target.study_instance_uid,
-            series_instance_uid=target.series_instance_uid,
-            sop_instance_uid=target.sop_instance_uid,
-            detail=detail,
-        ),
     )

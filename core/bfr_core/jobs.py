@@ -128,7 +128,7 @@ async def compact(context: JobContext, deletion_id: int) -> None:
 @app.task(name="restore", pass_context=True, retry=RETRY)
 async def restore(context: JobContext, deletion_id: int) -> None:
     """Register the objects of an undone deletion again."""
-    from bfr_core.deleting import restore_undone
+    from bfr_core.undeleting import restore_undone
 
     await restore_undone(_store(context), deletion_id)
 

@@ -26,10 +26,10 @@ from bfr_core.blobs import (
 )
 from bfr_core.connections import Archive, list_archives
 from bfr_core.database import Transaction
-from bfr_core.deleting import bury_again
 from bfr_core.errors import ArchiveError, Conflict, Denied, Unavailable
 from bfr_core.receiving import Received, Reception
 from bfr_core.restoring import restored_record
+from bfr_core.tombstones import bury_again
 from bfr_core.work_positions import find_position, keep_position
 
 if TYPE_CHECKING:

@@ -18,13 +18,15 @@ from bfr_core import statistics
 from bfr_core.access import operator
 from bfr_core.blobs import read_pack, read_provenance
 from bfr_core.compacting import compact_deletion
-from bfr_core.deleting import Target, Undone, delete, restore_undone, undelete
+from bfr_core.deleting import delete
 from bfr_core.errors import Conflict, Denied, Invalid, NotFound, Unavailable
 from bfr_core.placing import DeletedObject
 from bfr_core.receiving import Reception
 from bfr_core.settings import Settings
 from bfr_core.store import Store, open_store
 from bfr_core.sweeping import drop_unreferenced, sweep_all
+from bfr_core.tombstones import Target
+from bfr_core.undeleting import Undone, restore_undone, undelete
 
 WHO = operator("the operator")
 

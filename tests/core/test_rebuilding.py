@@ -14,13 +14,15 @@ from tests.core.one_series import Series, seal, store_files, stored, uid_of
 from bfr_core import comparing, connections, patients, rebuilding
 from bfr_core.access import operator
 from bfr_core.compacting import compact_deletion
-from bfr_core.deleting import Target, Undone, delete, undelete
+from bfr_core.deleting import delete
 from bfr_core.errors import Conflict, Denied
 from bfr_core.postgres import Cluster
 from bfr_core.rebuilding import Rebuilt, keep_connections, rebuild
 from bfr_core.settings import Settings
 from bfr_core.store import Store, open_store
 from bfr_core.sweeping import drop_unreferenced
+from bfr_core.tombstones import Target
+from bfr_core.undeleting import Undone, undelete
 
 WHO = operator("the operator")
 

@@ -9,10 +9,11 @@ from tests.core.one_series import Series, seal, store_files
 
 from bfr_core import cases
 from bfr_core.access import operator
-from bfr_core.deleting import Target, delete
+from bfr_core.deleting import delete
 from bfr_core.errors import Denied, NotFound
 from bfr_core.settings import Settings
 from bfr_core.store import Store, open_store
+from bfr_core.tombstones import Target
 from bfr_core.verifying import verify_all, verify_for_a_while, verify_study
 
 WHO = operator("the operator")
