@@ -151,12 +151,19 @@ async def sweep(context: JobContext, timestamp: int) -> None:
 
 
 @app.periodic(cron="* * * * *")
-@app.task(name="verify", pass_context=True, priority=VERIFY_PRIORITY, queueing_lock="verify")
+@app.task(
+    name="verify",
+    pass_context=True,
+    priority=VERIFY_PRIORITY,
+    lock="verify",
+    queueing_lock="verify",
+)
 async def verify(context: JobContext, timestamp: int) -> None:
     """Check stored objects against their digests, for less than a minute."""
     from bfr_core.verifying import verify_for_a_while
 
-    await verify_for_a_while(_store(context), context.should_abort)
+    stop: asyncio.Event = context.additional_context["stop"]
+    await verify_for_a_while(_store(context), stop.is_set, stop.is_set)
 
 
 @app.periodic(cron="7 2 * * *")
@@ -232,7 +239,7 @@ async def _run_worker(store: "Store", stop: asyncio.Event) -> None:
                     concurrency=CONCURRENCY,
                     fetch_job_polling_interval=POLLING_INTERVAL_S,
                     install_signal_handlers=False,
-                    additional_context={"store": store},
+                    additional_context={"store": store, "stop": stop},
                     delete_jobs="never",
                     shutdown_graceful_timeout=store.settings.stop_timeout_s,
                     worker_middleware=[_tell_failure],

@@ -5,6 +5,7 @@ come to the end it begins again.
 """
 
 import asyncio
+import contextlib
 import datetime
 import hashlib
 import logging
@@ -73,28 +74,52 @@ FIND_SERIES = f"{COLUMNS} WHERE series_id = %(series_id)s"
 HAS_SERIES = "SELECT EXISTS (SELECT FROM series WHERE series_id = %(series_id)s)"
 
 
+class Stopped(Exception):
+    """The process is to end: the object at hand is looked at again another time."""
+
+
 class Pace:
     """Holds reading to a rate; 0 bytes a second holds nothing."""
 
-    def __init__(self, bytes_per_s: int) -> None:
+    def __init__(self, bytes_per_s: int, stopping: Callable[[], bool] = lambda: False) -> None:
         self.bytes_per_s = bytes_per_s
+        self._stopping = stopping
         self._began_at = time.monotonic()
         self._read_bytes = 0
 
     async def wait_after(self, size_bytes: int) -> None:
-        """Wait until this much may have been read."""
+        """Wait until this much may have been read. Raises Stopped when the process is to end."""
+        if self._stopping():
+            raise Stopped
         self._read_bytes += size_bytes
         if self.bytes_per_s:
             due_at = self._began_at + self._read_bytes / self.bytes_per_s
             await asyncio.sleep(max(0.0, due_at - time.monotonic()))
 
 
-async def verify_for_a_while(store: "Store", should_stop: Callable[[], bool]) -> Verified:
-    """Go on where verification was, for less than a minute; cases are opened and closed."""
+async def verify_for_a_while(
+    store: "Store",
+    should_stop: Callable[[], bool],
+    stopping: Callable[[], bool] = lambda: False,
+) -> Verified:
+    """Go on where verification was, for less than a minute; cases are opened and closed.
+
+    `should_stop` is asked between objects, `stopping` within them.
+    """
     verified = Verified()
-    if not store.settings.verify_bytes_per_s:
-        return verified
-    pace = Pace(store.settings.verify_bytes_per_s)
+    if store.settings.verify_bytes_per_s:
+        with contextlib.suppress(Stopped):
+            await _go_on(store, verified, should_stop, stopping)
+    return verified
+
+
+async def _go_on(
+    store: "Store",
+    verified: Verified,
+    should_stop: Callable[[], bool],
+    stopping: Callable[[], bool],
+) -> None:
+    pace = Pace(store.settings.verify_bytes_per_s, stopping)
     until = time.monotonic() + WHILE_S
 
     def ending() -> bool:
@@ -104,7 +129,7 @@ async def verify_for_a_while(store: "Store", should_stop: Callable[[], bool]) ->
         place = await find_position(tx, WORK)
     done = f"done {datetime.datetime.now(datetime.UTC):%Y-%m-%d}"
     if place == done:
-        return verified  # a small archive is not read over and over: it begins again tomorrow
+        return  # a small archive is not read over and over: it begins again tomorrow
     series_text, _, skip_text = ("" if place.startswith("done") else place).partition(" ")
     after, skip = int(series_text or 0), int(skip_text or 0)
     async for series in _series_after(store, after):
@@ -117,11 +142,10 @@ async def verify_for_a_while(store: "Store", should_stop: Callable[[], bool]) ->
         async with store.database.transaction() as tx:
             await keep_position(tx, WORK, place)
         if ending():
-            return verified
+            return
     log.info("every stored object was held against its digest")
     async with store.database.transaction() as tx:
         await keep_position(tx, WORK, done)
-    return verified
 
 
 async def verify_all(store: "Store", told: Callable[[Verified], None]) -> Verified:

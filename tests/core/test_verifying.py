@@ -1,5 +1,6 @@
 """Verification: what is not what came is a case, once, which closes when it is mended."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from tests.conftest import House, add_house
 from tests.core.one_series import Series, seal, store_files
 
-from bfr_core import cases
+from bfr_core import cases, jobs
 from bfr_core.access import operator
 from bfr_core.deleting import delete
 from bfr_core.errors import Denied, NotFound
@@ -161,6 +162,31 @@ async def test_a_turn_that_sees_half_a_series_closes_no_case_of_the_other_half(
     looks = iter([False, True, True])
     assert (await verify_for_a_while(fast, lambda: next(looks))).instances == 1
     assert len(await open_cases(fast)) == 1
+
+
+async def test_a_process_that_is_to_end_leaves_the_object_for_another_time(fast: Store) -> None:
+    house = await add_house(fast, "ARCHIVE", "MODALITY")
+    await a_series(fast, house)
+    assert (await verify_for_a_while(fast, never, lambda: True)).instances == 0
+    assert (await verify_for_a_while(fast, never)).instances == 2
+
+
+async def test_the_worker_verifies_by_itself(fast: Store) -> None:
+    house = await add_house(fast, "ARCHIVE", "MODALITY")
+    series, pack = await a_series(fast, house)
+    flip_last(pack)
+    async with fast.database.transaction() as tx:
+        await jobs.verify.configure(connection=tx.connection).defer_async(timestamp=0)
+    stop = asyncio.Event()
+    running = asyncio.create_task(jobs.run_worker(fast, stop))
+    async with asyncio.timeout(60):
+        while True:
+            if await open_cases(fast):
+                break
+            await asyncio.sleep(0.05)
+    stop.set()
+    await running
+    assert [one[:2] for one in await open_cases(fast)] == [("damaged_object", series.uid)]
 
 
 async def test_a_rate_of_nothing_verifies_nothing(
