@@ -72,13 +72,18 @@ ADD_DELETION = """
     ON CONFLICT DO NOTHING
     RETURNING deletion_id
 """
+# A row that is there already is of a deletion that was undone, whose undoing was killed when the
+# object was back: the new deletion takes it over, or the undoing would bring it back once more.
 ADD_DELETED_INSTANCES = """
     INSERT INTO deleted_instance (deletion_id, archive_id, series_instance_uid,
         sop_instance_uid, pack_key, offset_bytes, length_bytes, dataset_offset, digest)
     SELECT %(deletion_id)s, %(archive_id)s, * FROM unnest(%(series_instance_uids)s::text[],
         %(sop_instance_uids)s::text[], %(pack_keys)s::text[], %(offsets)s::bigint[],
         %(lengths)s::bigint[], %(dataset_offsets)s::integer[], %(digests)s::bytea[])
-    ON CONFLICT DO NOTHING
+    ON CONFLICT (sop_instance_uid, archive_id) DO UPDATE SET deletion_id = excluded.deletion_id,
+        series_instance_uid = excluded.series_instance_uid, pack_key = excluded.pack_key,
+        offset_bytes = excluded.offset_bytes, length_bytes = excluded.length_bytes,
+        dataset_offset = excluded.dataset_offset, digest = excluded.digest
 """
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from unittest import mock
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -385,6 +386,27 @@ async def test_an_undoing_that_was_killed_is_ended_by_its_job(store: Store, hous
     assert await restore_undone(store, deletion_id) == Undone(2, 0)
     assert await restore_undone(store, deletion_id) == Undone(0, 0)
     assert await stored(store, series) == [series.file(1), series.file(2)]
+
+
+async def test_what_is_deleted_while_an_undoing_is_unfinished_stays_deleted(
+    store: Store, house: House
+) -> None:
+    series = Series()
+    await store_files(store, house, series.file(1))
+    await delete(store, WHO, "ARCHIVE", Target(series.study), "because")
+    with (
+        mock.patch("bfr_core.undeleting.FORGET", "SELECT killed"),
+        pytest.raises(psycopg.errors.UndefinedColumn),
+    ):
+        await undelete(store, WHO, "ARCHIVE", Target(series.study))
+    assert await stored(store, series) == [series.file(1)]
+    await delete(store, WHO, "ARCHIVE", Target(series.study), "because")
+    async with store.database.transaction() as tx:
+        first = await tx.value("SELECT min(deletion_id) FROM deletion")
+    assert await restore_undone(store, first) == Undone(0, 0)
+    assert await stored(store, series) == []
+    assert await undelete(store, WHO, "ARCHIVE", Target(series.study)) == Undone(1, 0)
+    assert await stored(store, series) == [series.file(1)]
 
 
 NUMBERS = st.integers(1, 4)
