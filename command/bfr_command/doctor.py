@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bfr_command.addresses import addresses, http_root, open_to_strangers, problem_at
-from bfr_core import roles, statistics
+from bfr_core import cases, roles, statistics
 from bfr_core.bucket_address import BucketAddress, read_bucket_address
 from bfr_core.database import Transaction, open_database, pending_migrations
 from bfr_core.errors import ArchiveError, Invalid
@@ -138,6 +138,7 @@ async def _database(settings: Settings) -> list[Finding]:
                 )
             )
             jobs = await statistics.troubled_jobs(tx)
+            open_cases = await cases.count_open_cases(tx)
             states = await roles.role_states(tx, settings.roles)
             spool = []
             if settings.bucket_url:
@@ -154,6 +155,7 @@ async def _database(settings: Settings) -> list[Finding]:
         _clock(ahead_s),
         *map(_job_trouble, jobs),
         *(_spool(state, time.time()) for state in spool),
+        *_cases(open_cases),
         *_roles(states),
     ]
 
@@ -180,6 +182,12 @@ def _job_trouble(jobs: statistics.TroubledJobs) -> Finding:
         "jobs",
         f"{jobs.task}: {'; '.join(told)}: the worker's log says why, mend that",
     )
+
+
+def _cases(count: int) -> list[Finding]:
+    if not count:
+        return [Finding("ok", "cases", "none is open")]
+    return [Finding("fault", "cases", f"{count} wait for somebody: `bfr case list`")]
 
 
 def _roles(states: Sequence[roles.RoleState]) -> list[Finding]:

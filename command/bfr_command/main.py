@@ -87,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(command="exporting.export_studies")
 
     _registering(commands)
+    _keeping(commands)
 
     noun = commands.add_parser("blobs", help="packs and manifests in buckets: heal")
     verbs = noun.add_subparsers(required=True, metavar="VERB")
@@ -142,6 +143,50 @@ def _registering(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     verb.add_argument("--revoke", action="store_true", help="close it again")
     verb.set_defaults(command="registering.mark_audited")
     verbs.add_parser("list").set_defaults(command="registering.list_nodes")
+
+
+def _keeping(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    for name, text in (
+        ("delete", "take a study, a series or an instance out of an archive"),
+        ("undelete", "undo a deletion"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("study", metavar="STUDY_INSTANCE_UID")
+        command.add_argument("series", nargs="?", metavar="SERIES_INSTANCE_UID")
+        command.add_argument("instance", nargs="?", metavar="SOP_INSTANCE_UID")
+        command.add_argument("--archive", required=True, metavar="AE", help="AE title")
+        if name == "delete":
+            command.add_argument("--reason", required=True, help="why; names no person")
+        command.set_defaults(command=f"deleting.{name}_objects")
+
+    command = commands.add_parser("verify", help="hold stored objects against their digests")
+    command.add_argument("study", nargs="?", metavar="STUDY_INSTANCE_UID")
+    command.add_argument("--archive", metavar="AE", help="AE title; all archives when left out")
+    command.set_defaults(command="verifying.verify")
+
+    noun = commands.add_parser("case", help="what a person must look at: list, close")
+    verbs = noun.add_subparsers(required=True, metavar="VERB")
+    verb = verbs.add_parser("list")
+    verb.add_argument("--closed", action="store_true", help="the closed ones too")
+    verb.set_defaults(command="verifying.list_cases")
+    verb = verbs.add_parser("close")
+    verb.add_argument("case_id", type=int, metavar="NUMBER")
+    verb.set_defaults(command="verifying.close_case")
+
+    noun = commands.add_parser("blobs", help="packs and manifests: sweep")
+    verbs = noun.add_subparsers(required=True, metavar="VERB")
+    verb = verbs.add_parser("sweep", help="delete those that nothing refers to")
+    verb.set_defaults(command="rebuilding.sweep_blobs")
+
+    noun = commands.add_parser("index", help="the database: rebuild it from packs, compare two")
+    verbs = noun.add_subparsers(required=True, metavar="VERB")
+    verb = verbs.add_parser("rebuild", help="make the index again from the packs")
+    verb.add_argument("--force", action="store_true", help="add to an index that is not empty")
+    verb.add_argument("--compare-with", metavar="URL", help="another database of these packs")
+    verb.set_defaults(command="rebuilding.rebuild_index")
+    verb = verbs.add_parser("compare", help="compare with another database of these packs")
+    verb.add_argument("url", metavar="URL")
+    verb.set_defaults(command="rebuilding.compare_indexes")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,16 @@ from bfr_core.access import Access
 from bfr_core.database import Database, Transaction
 
 Action = Literal[
-    "search", "read", "store", "export", "list_patients", "associate", "create", "administer"
+    "search",
+    "read",
+    "store",
+    "delete",
+    "undelete",
+    "export",
+    "list_patients",
+    "associate",
+    "create",
+    "administer",
 ]
 
 RECORD = """

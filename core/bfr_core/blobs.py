@@ -1,20 +1,12 @@
-"""Blobs: packs and manifests as files below one folder, written once and never changed.
-
-A pack holds the Part 10 bytes of the instances of one series as one sender sent them, back to
-back, each behind a record header, so that the whole index can be built again from packs alone.
-"""
+"""Blobs: packs and manifests as files below one folder, written once and never changed."""
 
 import errno
 import fcntl
-import hashlib
-import json
 import mmap
 import os
 import shutil
-import struct
 import tempfile
 import uuid
-import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,15 +16,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from bfr_core import metrics
 from bfr_core.errors import NotFound, Unavailable
 from bfr_core.observation import blob_access
 
-PACK_HEADER_BYTES = 512  # a JSON line padded with spaces: format, archive, door, sender
-# Before each instance: magic, CRC-32 of what precedes the data set, length of the Part 10
-# bytes, offset of the data set in them, SHA-256 of the data set, arrival in µs since 1970.
-RECORD = struct.Struct("<4sIQQ32sq")
-RECORD_MAGIC = b"BFR1"
 # What one reader takes from elsewhere at once: few requests, and memory that stays bounded.
 WINDOW_BYTES = 8 * 1024 * 1024
 
@@ -47,13 +33,11 @@ class BlobRef:
 
 
 @dataclass(frozen=True, slots=True)
-class PackRecord:
-    """One instance as its pack tells of it."""
+class BlobEntry:
+    """A blob as the list of a day tells of it."""
 
-    ref: BlobRef
-    dataset_offset: int
-    digest: bytes
-    received_at: datetime
+    key: str
+    modified_at: datetime
 
 
 class BlobSource(Protocol):
@@ -84,6 +68,11 @@ class FileBlobs:
     def new_key(self, archive_id: int, suffix: str) -> str:
         """Return a key that no blob has: the archive, the day, a random name."""
         return f"{archive_id}/{datetime.now(UTC):%Y/%m/%d}/{uuid.uuid4().hex}.{suffix}"
+
+    def key_beside(self, key: str) -> str:
+        """Return a key that no blob has, of the day and kind of another."""
+        folder, _, name = key.rpartition("/")
+        return f"{folder}/{uuid.uuid4().hex}.{name.rpartition('.')[2]}"
 
     def free_bytes(self) -> int:
         """Return the room that is left on the disk."""
@@ -133,6 +122,13 @@ class FileBlobs:
         except FileNotFoundError:
             raise NotFound(f"there is no blob {key}") from None
 
+    def exists(self, key: str) -> bool:
+        """Tell whether there is such a blob, wherever it is. Raises Unavailable."""
+        try:
+            return self.size_bytes(key) >= 0
+        except NotFound:
+            return False
+
     def open(self, key: str) -> int | None:
         """Return the open file of the blob; None when the folder does not have it."""
         try:
@@ -153,6 +149,41 @@ class FileBlobs:
         finally:
             os.close(fd)
 
+    def read_whole(self, key: str) -> bytes | None:
+        """Return a small blob; None when there is none. Raises Unavailable."""
+        try:
+            return self.read(BlobRef(key, 0, self.size_bytes(key)))
+        except NotFound:
+            return None
+
+    def days(self) -> list[str]:
+        """Return the days of which the folder has blobs, as they stand in keys, oldest first."""
+        found = self.directory.glob("[0-9]*/[0-9][0-9][0-9][0-9]/[0-9][0-9]/[0-9][0-9]")
+        return sorted({"/".join(path.parts[-3:]) for path in found})
+
+    def of_day(self, day: str) -> list[BlobEntry]:
+        """Return the blobs of a day in the folder, of all archives."""
+        entries = []
+        for folder in sorted(self.directory.glob(f"[0-9]*/{day}")):
+            with os.scandir(folder) as found:
+                for one in found:
+                    key = f"{folder.relative_to(self.directory)}/{one.name}"
+                    moment = datetime.fromtimestamp(one.stat().st_mtime, UTC)
+                    entries.append(BlobEntry(key, moment))
+        return entries
+
+    def all_days(self) -> list[str]:
+        """Return the days of which there are blobs anywhere, oldest first. Raises Unavailable."""
+        return self.days()
+
+    def all_of_day(self, day: str) -> list[str]:
+        """Return the keys of a day's blobs, wherever they are. Raises Unavailable."""
+        return [entry.key for entry in self.of_day(day)]
+
+    def is_open(self, key: str) -> bool:
+        """Tell whether a living sender holds the pack and may still append to it."""
+        return is_growing(self.path(key))
+
     def fetch(self, ranges: Sequence[BlobRef]) -> list[bytes]:
         """Return ranges of blobs that are not in the folder.
 
@@ -166,6 +197,8 @@ class FileBlobs:
         fd = self.open(ref.key)
         if fd is not None:
             try:
+                if ref.offset + ref.length > os.fstat(fd).st_size or not ref.length:
+                    raise Unavailable(f"blob {ref.key} is shorter than the index says")
                 with (
                     mmap.mmap(fd, 0, access=mmap.ACCESS_READ) as whole,
                     memoryview(whole) as view,
@@ -296,139 +329,6 @@ def _holds(ref: BlobRef, part: BlobRef) -> bool:
     )
 
 
-class Pack:
-    """A pack that is open for appending, owned by one sender."""
-
-    def __init__(self, blobs: FileBlobs, key: str, provenance: dict[str, str]) -> None:
-        """Start a pack file. Raises Unavailable when the disk is full."""
-        blobs.require_space()
-        self.key = key
-        self.path = blobs.path(key)
-        try:
-            make_directory(self.path.parent)
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640)
-            # Tells every process that more may come, until `close` or until this one dies.
-            fcntl.flock(self._fd, fcntl.LOCK_SH)
-        except OSError as error:
-            raise disk_error(error) from error
-        header = json.dumps({"format": 1, **provenance}).encode().ljust(PACK_HEADER_BYTES - 1)
-        self.size_bytes = 0
-        self._is_new = True
-        self._dirty = True
-        self._closed = False
-        self._write(header + b"\n", 0)
-        self.size_bytes = PACK_HEADER_BYTES
-        metrics.PACKS_OPEN.inc()
-
-    def append(self, part10: bytes | bytearray, dataset_offset: int, digest: bytes) -> BlobRef:
-        """Add an instance and return its range. Raises Unavailable, and then nothing stays."""
-        start = self.size_bytes
-        offset = start + RECORD.size
-        head = self._record(
-            memoryview(part10)[:dataset_offset], len(part10), dataset_offset, digest
-        )
-        try:
-            written = os.pwritev(self._fd, [head, part10], start)
-            if written != len(head) + len(part10):
-                raise OSError(errno.ENOSPC, "no space left")
-        except OSError as error:
-            os.ftruncate(self._fd, start)
-            raise disk_error(error) from error
-        self.size_bytes = offset + len(part10)
-        self._dirty = True
-        return BlobRef(self.key, offset, len(part10))
-
-    def begin_large(self) -> None:
-        """Leave room for the record header of an instance that is written as it comes."""
-        self.size_bytes += RECORD.size
-
-    def extend(self, data: bytes | bytearray | memoryview) -> None:
-        """Write the next bytes of a large instance. Raises Unavailable when the disk is full."""
-        self._write(data, self.size_bytes)
-        self.size_bytes += len(data)
-
-    def map_large(self) -> mmap.mmap:
-        """Return the large instance's pack as memory; the instance starts after its headers."""
-        return mmap.mmap(self._fd, self.size_bytes, access=mmap.ACCESS_READ)
-
-    def end_large(self, prefix: bytes | memoryview, dataset_offset: int, digest: bytes) -> BlobRef:
-        """Write the record header of the large instance and return its range."""
-        offset = PACK_HEADER_BYTES + RECORD.size
-        length = self.size_bytes - offset
-        self._write(self._record(prefix, length, dataset_offset, digest), PACK_HEADER_BYTES)
-        self._dirty = True
-        return BlobRef(self.key, offset, length)
-
-    def discard_last(self, ref: BlobRef) -> None:
-        """Take an instance back that was not committed, when it is the last in the pack."""
-        if ref.offset + ref.length != self.size_bytes:
-            return
-        self.size_bytes = ref.offset - RECORD.size
-        try:
-            os.truncate(self.path, self.size_bytes)
-        except FileNotFoundError:  # evicted from the spool: the record stays, nothing refers to it
-            return
-        if self._closed and self.size_bytes <= PACK_HEADER_BYTES:
-            self.path.unlink(missing_ok=True)
-
-    @property
-    def is_synced(self) -> bool:
-        """True when everything written survives a power cut."""
-        return not self._dirty
-
-    def sync(self) -> None:
-        """Make what was written survive a power cut. Raises Unavailable when the disk fails."""
-        if not self._dirty:
-            return
-        self._dirty = False  # before, so that a write meanwhile is not taken for synced
-        try:
-            with blob_access("sync"):
-                os.fdatasync(self._fd)
-                if self._is_new:
-                    sync_directory(self.path.parent)
-        except OSError as error:
-            self._dirty = True
-            raise disk_error(error) from error
-        self._is_new = False
-
-    def close(self) -> None:
-        """Close the file, synced; a pack without an instance is removed."""
-        if self._closed:
-            return
-        if self.size_bytes <= PACK_HEADER_BYTES:
-            self.remove()
-            return
-        self.sync()
-        os.close(self._fd)
-        self._closed = True
-        metrics.PACKS_OPEN.dec()
-
-    def remove(self) -> None:
-        """Close and delete the pack: nothing in it was committed."""
-        os.close(self._fd)
-        self._closed = True
-        self._dirty = False
-        metrics.PACKS_OPEN.dec()
-        self.path.unlink(missing_ok=True)
-
-    def _record(
-        self, prefix: bytes | memoryview, length: int, dataset_offset: int, digest: bytes
-    ) -> bytes:
-        arrived_us = int(datetime.now(UTC).timestamp() * 1_000_000)
-        crc = zlib.crc32(prefix)
-        return RECORD.pack(RECORD_MAGIC, crc, length, dataset_offset, digest, arrived_us)
-
-    def _write(self, data: bytes | bytearray | memoryview, offset: int) -> None:
-        view = memoryview(data)
-        try:
-            while view:
-                written = os.pwrite(self._fd, view, offset)
-                view = view[written:]
-                offset += written
-        except OSError as error:
-            raise disk_error(error) from error
-
-
 def is_growing(path: Path) -> bool:
     """Return whether some process has the pack open for appending."""
     try:
@@ -467,74 +367,6 @@ def _read_range(fd: int, key: str, offset: int, length: int) -> bytes:
             offset += len(piece)
             length -= len(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def read_pack(blobs: BlobSource, key: str) -> Iterator[PackRecord]:
-    """Yield the instances of a pack in order; ends at the first torn or damaged record.
-
-    What it yields is whole: the data set has the digest that its record tells. Raises NotFound
-    when there is no such pack.
-    """
-    pack = _SequentialBlob(blobs, key, blobs.size_bytes(key))
-    start = PACK_HEADER_BYTES
-    while start + RECORD.size <= pack.size_bytes:
-        record = _read_record(pack, start)
-        if record is None:
-            return
-        yield record
-        start = record.ref.offset + record.ref.length
-
-
-class _SequentialBlob:
-    """A blob that is read from its beginning to its end, a window at a time."""
-
-    def __init__(self, blobs: BlobSource, key: str, size_bytes: int) -> None:
-        self._blobs = blobs
-        self.key = key
-        self.size_bytes = size_bytes
-        self._window = b""
-        self._start = 0
-
-    def pieces(self, offset: int, length: int) -> Iterator[memoryview]:
-        """Yield the bytes of the range in pieces of at most a window."""
-        end = offset + length
-        while offset < end:
-            if not self._start <= offset < self._start + len(self._window):
-                take = min(WINDOW_BYTES, self.size_bytes - offset)
-                self._window = self._blobs.read(BlobRef(self.key, offset, take))
-                self._start = offset
-            piece = memoryview(self._window)[offset - self._start : end - self._start]
-            offset += len(piece)
-            yield piece
-
-
-def _read_record(pack: _SequentialBlob, start: int) -> PackRecord | None:
-    """Return the record that begins at `start`; None when it is torn or damaged."""
-    head = b"".join(pack.pieces(start, RECORD.size))
-    magic, crc, length, dataset_offset, digest, arrived_us = RECORD.unpack(head)
-    offset = start + RECORD.size
-    if magic != RECORD_MAGIC or offset + length > pack.size_bytes or dataset_offset > length:
-        return None
-    found_crc = 0
-    for piece in pack.pieces(offset, dataset_offset):
-        found_crc = zlib.crc32(piece, found_crc)
-    if found_crc != crc:
-        return None
-    found = hashlib.sha256()
-    for piece in pack.pieces(offset + dataset_offset, length - dataset_offset):
-        found.update(piece)
-    if found.digest() != digest:
-        return None
-    try:
-        received_at = datetime.fromtimestamp(arrived_us / 1_000_000, UTC)
-    except (ValueError, OverflowError, OSError):  # a moment that no clock shows
-        return None
-    return PackRecord(BlobRef(pack.key, offset, length), dataset_offset, digest, received_at)
-
-
-def digest_of(dataset: bytes | bytearray | memoryview) -> bytes:
-    """Return the SHA-256 of the bytes."""
-    return hashlib.sha256(dataset).digest()
 
 
 def make_directory(path: Path) -> None:

@@ -99,6 +99,14 @@ class Bucket:
         except (BaseError, FileNotFoundError) as error:
             raise self._unavailable(error) from error
 
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders directly in a folder, "" for all. Raises Unavailable."""
+        try:
+            found = obstore.list_with_delimiter(self._store, folder or None)
+        except (BaseError, FileNotFoundError) as error:
+            raise self._unavailable(error) from error
+        return [path.rpartition("/")[2] for path in found["common_prefixes"]]
+
     def size_bytes(self, key: str) -> int:
         """Return the size of the blob. Raises NotFound when there is none, Unavailable."""
         try:

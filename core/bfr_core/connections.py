@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from bfr_core import audit, policy
+from bfr_core import audit, jobs, policy
 from bfr_core.access import Access
 from bfr_core.database import Database, Row, Transaction
 from bfr_core.errors import Conflict, Denied, Invalid, NotFound
@@ -412,3 +412,4 @@ async def _record(
         access,
         audit.AuditRecord(action="create", door="bfr", archive_id=archive_id, detail=detail),
     )
+    await jobs.defer_keep_connections(tx)

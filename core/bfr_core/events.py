@@ -6,7 +6,14 @@ from typing import Literal
 
 from bfr_core.database import Transaction
 
-Kind = Literal["study_created", "series_created", "series_reopened", "series_sealed"]
+Kind = Literal[
+    "study_created",
+    "series_created",
+    "series_reopened",
+    "series_sealed",
+    "instances_deleted",
+    "instances_restored",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bfr_core import uploading
-from bfr_core.blobs import PACK_HEADER_BYTES, BlobRef, BlobSource, FileBlobs, is_growing, read_pack
+from bfr_core.blobs import BlobRef, BlobSource, FileBlobs, is_growing
 from bfr_core.buckets import Bucket, staged
 from bfr_core.errors import Invalid, NotFound, Unavailable
 from bfr_core.manifest import StoredInstance, read_headers, read_index
+from bfr_core.packs import PACK_HEADER_BYTES, read_pack
 from bfr_core.spool import SpooledBlobs
 
 if TYPE_CHECKING:

@@ -32,6 +32,8 @@ POLLING_INTERVAL_S = 1.0
 STALLED_AFTER_S = 30.0
 KEEP_FINISHED_HOURS = 48
 ATTEMPTS_MAX = 20
+RESTORE_AFTER_S = 60  # the command that undoes a deletion restores at once
+VERIFY_PRIORITY = -10  # what somebody waits for comes first
 RETRY = RetryStrategy(max_attempts=ATTEMPTS_MAX, exponential_wait=2)
 
 # Task bodies import what they run: that module in turn defers jobs.
@@ -64,6 +66,36 @@ async def defer_upload(tx: Transaction, after_s: float = 0.0) -> None:
             ).defer_async(timestamp=0)
     except AlreadyEnqueued:
         return
+
+
+async def defer_drop_pack(tx: Transaction, key: str, after: datetime.timedelta) -> None:
+    """Have a pack deleted when nothing refers to it by then."""
+    await drop_pack.configure(
+        connection=tx.connection, schedule_in={"seconds": int(after.total_seconds())}
+    ).defer_async(key=key)
+
+
+async def defer_compact(tx: Transaction, deletion_id: int, after: datetime.timedelta) -> None:
+    """Have the bytes of deleted objects taken out of their packs."""
+    await compact.configure(
+        connection=tx.connection,
+        lock="compact",
+        schedule_in={"seconds": int(after.total_seconds())},
+    ).defer_async(deletion_id=deletion_id)
+
+
+async def defer_restore(tx: Transaction, deletion_id: int) -> None:
+    """Have the objects of an undone deletion registered, should the command not come to it."""
+    await restore.configure(
+        connection=tx.connection, schedule_in={"seconds": RESTORE_AFTER_S}
+    ).defer_async(deletion_id=deletion_id)
+
+
+async def defer_keep_connections(tx: Transaction) -> None:
+    """Have connections, archives and nodes written beside the packs."""
+    await keep_connections.configure(
+        connection=tx.connection, lock="keep_connections"
+    ).defer_async()
 
 
 def _store(context: JobContext) -> "Store":
@@ -105,6 +137,67 @@ async def upload(context: JobContext, timestamp: int) -> None:
     if again_s is not None:
         async with store.database.transaction() as tx:
             await defer_upload(tx, again_s)
+
+
+@app.task(name="drop_pack", pass_context=True, retry=RETRY)
+async def drop_pack(context: JobContext, key: str) -> None:
+    """Delete a pack that nothing refers to."""
+    from bfr_core.sweeping import drop_unreferenced
+
+    await drop_unreferenced(_store(context), key)
+
+
+@app.task(name="compact", pass_context=True, retry=RETRY)
+async def compact(context: JobContext, deletion_id: int) -> None:
+    """Take the bytes of deleted objects out of their packs, or look again later."""
+    from bfr_core.compacting import compact_deletion
+
+    store = _store(context)
+    again_s = await compact_deletion(store, deletion_id)
+    if again_s > 0:
+        async with store.database.transaction() as tx:
+            await defer_compact(tx, deletion_id, datetime.timedelta(seconds=again_s))
+
+
+@app.task(name="restore", pass_context=True, retry=RETRY)
+async def restore(context: JobContext, deletion_id: int) -> None:
+    """Register the objects of an undone deletion again."""
+    from bfr_core.undeleting import restore_undone
+
+    await restore_undone(_store(context), deletion_id)
+
+
+@app.task(name="keep_connections", pass_context=True, retry=RETRY)
+async def keep_connections(context: JobContext) -> None:
+    """Write connections, archives and nodes beside the packs."""
+    from bfr_core.rebuilding import keep_connections
+
+    await keep_connections(_store(context))
+
+
+@app.periodic(cron="37 2 * * *")
+@app.task(name="sweep", pass_context=True, retry=RETRY, queueing_lock="sweep")
+async def sweep(context: JobContext, timestamp: int) -> None:
+    """Delete the packs and manifests of the last days that nothing refers to."""
+    from bfr_core.sweeping import sweep_new_days
+
+    await sweep_new_days(_store(context))
+
+
+@app.periodic(cron="* * * * *")
+@app.task(
+    name="verify",
+    pass_context=True,
+    priority=VERIFY_PRIORITY,
+    lock="verify",
+    queueing_lock="verify",
+)
+async def verify(context: JobContext, timestamp: int) -> None:
+    """Check stored objects against their digests, for less than a minute."""
+    from bfr_core.verifying import verify_for_a_while
+
+    stop: asyncio.Event = context.additional_context["stop"]
+    await verify_for_a_while(_store(context), stop.is_set, stop.is_set)
 
 
 @app.periodic(cron="7 2 * * *")
@@ -200,7 +293,7 @@ async def _run_worker(store: "Store", stop: asyncio.Event) -> None:
                     concurrency=CONCURRENCY,
                     fetch_job_polling_interval=POLLING_INTERVAL_S,
                     install_signal_handlers=False,
-                    additional_context={"store": store},
+                    additional_context={"store": store, "stop": stop},
                     delete_jobs="never",
                     shutdown_graceful_timeout=store.settings.stop_timeout_s,
                     worker_middleware=[_observed],

@@ -18,6 +18,7 @@ LEVEL = 3
 FORMAT = 1
 INDEX_MAX_BYTES = 1 << 30
 HEADERS_MAX_BYTES = 4 << 30
+PIECE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,3 +164,20 @@ def read_headers(data: bytes) -> list[bytes]:
     except zstandard.ZstdError as error:
         raise Unavailable("the headers of a manifest are damaged") from error
     return text.split(b"\n") if text else []
+
+
+def first_header(data: bytes) -> bytes:
+    """Return the first header of a whole manifest, whose index need not be known.
+
+    Raises Unavailable when the bytes are damaged.
+    """
+    index = zstandard.ZstdDecompressor().decompressobj()
+    try:
+        index.decompress(data)
+        with zstandard.ZstdDecompressor().stream_reader(index.unused_data) as headers:
+            line = b""
+            while b"\n" not in line and (piece := headers.read(PIECE_BYTES)):
+                line += piece
+    except zstandard.ZstdError as error:
+        raise Unavailable("a manifest is damaged") from error
+    return line.partition(b"\n")[0]

@@ -1,5 +1,6 @@
 """Placing: the patient, study and series that a received object belongs to, made when missing."""
 
+import datetime
 from dataclasses import dataclass
 
 import orjson
@@ -51,24 +52,30 @@ FIND_STUDY = """
 """
 TELL_PATIENT = """
     INSERT INTO patient (archive_id, patient_identifier, issuer, name, name_normalised,
-        birth_date, sex)
+        birth_date, sex, updated_at)
     VALUES (%(archive_id)s, %(patient_identifier)s, %(issuer)s, %(name)s, %(name_normalised)s,
-        %(birth_date)s, %(sex)s)
+        %(birth_date)s, %(sex)s, coalesce(%(received_at)s::timestamptz, now()))
     ON CONFLICT (archive_id, patient_identifier, issuer) WHERE patient_identifier <> ''
     DO UPDATE SET name = excluded.name, name_normalised = excluded.name_normalised,
         birth_date = coalesce(excluded.birth_date, patient.birth_date),
         sex = CASE WHEN excluded.sex = '' THEN patient.sex ELSE excluded.sex END,
-        updated_at = now()
+        updated_at = excluded.updated_at
+    WHERE %(received_at)s::timestamptz IS NULL OR patient.updated_at <= excluded.updated_at
     RETURNING patient_id
+"""
+FIND_PATIENT = """
+    SELECT patient_id FROM patient
+    WHERE archive_id = %(archive_id)s AND patient_identifier = %(patient_identifier)s
+        AND issuer = %(issuer)s AND patient_identifier <> ''
 """
 ADD_STUDY = """
     INSERT INTO study (archive_id, patient_id, study_instance_uid, study_date, study_time,
         timezone_offset, accession_number, study_identifier, description, referring_physician,
-        referring_physician_normalised, institution, modalities, body_parts)
+        referring_physician_normalised, institution, modalities, body_parts, received_at)
     VALUES (%(archive_id)s, %(patient_id)s, %(study_instance_uid)s, %(study_date)s,
         %(study_time)s, %(timezone_offset)s, %(accession_number)s, %(study_identifier)s,
         %(description)s, %(referring_physician)s, %(referring_physician_normalised)s,
-        %(institution)s, %(modalities)s, '{}')
+        %(institution)s, %(modalities)s, '{}', coalesce(%(received_at)s::timestamptz, now()))
     ON CONFLICT (study_instance_uid, archive_id) DO NOTHING
     RETURNING study_id
 """
@@ -94,17 +101,32 @@ ADD_SERIES_TO_STUDY = """
             FROM unnest(body_parts || %(body_part)s::text) AS one WHERE one <> '')
     WHERE study_id = %(study_id)s
 """
+FIND_DELETION = """
+    SELECT deletion_id FROM deletion
+    WHERE study_instance_uid = %(study_instance_uid)s AND archive_id = %(archive_id)s
+        AND undone_at IS NULL AND sop_instance_uid IS NULL
+        AND (series_instance_uid IS NULL OR series_instance_uid = %(series_instance_uid)s)
+"""
+
+
+class DeletedObject(Conflict):
+    """The object, its series or its study was deleted from the archive."""
 
 
 async def find_place(
-    tx: Transaction, archive_id: int, attributes: InstanceAttributes, seal_quiet_s: float
+    tx: Transaction,
+    archive_id: int,
+    attributes: InstanceAttributes,
+    seal_quiet_s: float,
+    received_at: datetime.datetime | None = None,
 ) -> Place:
     """Return the object's place in the archive, made when it is the first of its series.
 
-    Raises Conflict when the study is stored for another patient, or the series in another
-    study: nobody may guess which of the two is right.
+    `received_at` is when it came, None for now: what came later tells of the patient. Raises
+    Conflict when the study is stored for another patient, or the series in another study: nobody
+    may guess which of the two is right; DeletedObject when study or series was deleted.
     """
-    study = await _find_or_add_study(tx, archive_id, attributes)
+    study = await _find_or_add_study(tx, archive_id, attributes, received_at)
     identity = (attributes.patient.patient_identifier, attributes.patient.issuer)
     if (study.patient_identifier, study.issuer) != identity:
         raise Conflict("the study is stored for another Patient ID (0010,0020)")
@@ -115,23 +137,33 @@ async def find_place(
 
 
 async def _find_or_add_study(
-    tx: Transaction, archive_id: int, attributes: InstanceAttributes
+    tx: Transaction,
+    archive_id: int,
+    attributes: InstanceAttributes,
+    received_at: datetime.datetime | None,
 ) -> _Study:
     told, patient = attributes.study, attributes.patient
     key = {"study_instance_uid": told.study_instance_uid, "archive_id": archive_id}
     study = await tx.one(_Study, FIND_STUDY, **key)
     if study is not None:
         return study
+    await _refuse_deleted(tx, archive_id, attributes)
+    who = {
+        "archive_id": archive_id,
+        "patient_identifier": patient.patient_identifier,
+        "issuer": patient.issuer,
+    }
     patient_id = await tx.value(
         TELL_PATIENT,
-        archive_id=archive_id,
-        patient_identifier=patient.patient_identifier,
-        issuer=patient.issuer,
+        **who,
         name=patient.name,
         name_normalised=normalise(patient.name),
         birth_date=patient.birth_date,
         sex=patient.sex,
+        received_at=received_at,
     )
+    if patient_id is None:  # something newer has told of the patient
+        patient_id = await tx.value(FIND_PATIENT, **who)
     study_id = await tx.value(
         ADD_STUDY,
         **key,
@@ -148,6 +180,7 @@ async def _find_or_add_study(
         # Known from the first: the modality is indexed, and a change of it costs a new entry in
         # every index of the study.
         modalities=[modality] if (modality := attributes.series.modality) else [],
+        received_at=received_at,
     )
     if study_id is None:  # another process was first
         study = await tx.one(_Study, FIND_STUDY, **key)
@@ -179,6 +212,7 @@ async def _find_or_add_series(
     series = await tx.one(_Series, FIND_SERIES, **key)
     if series is not None:  # another process was first
         return series
+    await _refuse_deleted(tx, archive_id, attributes)
     requests = told.request_attributes
     added = await tx.one(
         _Series,
@@ -207,6 +241,18 @@ async def _find_or_add_series(
     )
     await jobs.defer_seal(tx, added.series_id, seal_quiet_s)
     return added
+
+
+async def _refuse_deleted(tx: Transaction, archive_id: int, attributes: InstanceAttributes) -> None:
+    # Asked after study or series was not found: whoever deletes them commits both at once.
+    deletion_id = await tx.value(
+        FIND_DELETION,
+        archive_id=archive_id,
+        study_instance_uid=attributes.study.study_instance_uid,
+        series_instance_uid=attributes.series.series_instance_uid,
+    )
+    if deletion_id is not None:
+        raise DeletedObject("the study or series was deleted from this archive")
 
 
 def _json(items: list[dict[str, object]] | None) -> str | None:

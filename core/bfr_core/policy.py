@@ -22,6 +22,11 @@ def may_administer(access: Access) -> bool:
     return access.kind == "operator"
 
 
+def may_delete(access: Access, archive_id: int) -> bool:
+    """Tell whether the caller may delete from the archive and undo that."""
+    return access.kind == "operator" and may_read(access, archive_id)
+
+
 def visible_archives(access: Access, archive_id: int | None) -> list[int] | None:
     """Return the archives a search may look into; None means all of them.
 

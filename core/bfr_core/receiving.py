@@ -9,6 +9,7 @@ import mmap
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import orjson
@@ -16,13 +17,14 @@ import zstandard
 
 from bfr_core import metrics, policy
 from bfr_core.access import Access
-from bfr_core.blobs import PACK_HEADER_BYTES, RECORD, BlobRef, FileBlobs, Pack, digest_of
+from bfr_core.blobs import BlobRef, FileBlobs
 from bfr_core.connections import Archive
 from bfr_core.errors import ArchiveError, Denied, Invalid
 from bfr_core.frames import frame_ranges
 from bfr_core.header import Header, HeaderLimits, read_dataset, read_header
 from bfr_core.instances import InstanceAttributes, read_attributes
 from bfr_core.manifest import Frames
+from bfr_core.packs import PACK_HEADER_BYTES, RECORD, ClosedPack, Pack, digest_of
 from bfr_core.part10 import part10_prefix
 from bfr_core.settings import Settings
 
@@ -38,7 +40,7 @@ class Received:
     """An object whose bytes lie in a pack and whose header was read; it does not exist yet."""
 
     reception: "Reception"
-    pack: Pack
+    pack: Pack | ClosedPack
     blob: BlobRef
     attributes: InstanceAttributes
     transfer_syntax_uid: str
@@ -46,6 +48,7 @@ class Received:
     digest: bytes  # SHA-256 of the data set
     frames: Frames | None
     header: bytes  # DICOM JSON without pixel data, zstd
+    received_at: datetime | None = None  # None: now
 
     def sync(self) -> None:
         """Make the bytes survive a power cut; the commit does so for those that are not synced.

@@ -19,7 +19,7 @@ from bfr_core import audit, events, jobs, locator, metrics, tracing
 from bfr_core.database import Database, Transaction
 from bfr_core.errors import ArchiveError, Conflict, Unavailable
 from bfr_core.manifest import Frames
-from bfr_core.placing import Place, find_place
+from bfr_core.placing import DeletedObject, Place, find_place
 from bfr_core.receiving import Received
 from bfr_core.sealed import SealedSeries
 
@@ -58,6 +58,10 @@ INSERT_INSTANCES = """
             AS new(series_id, archive_id, sop_instance_uid, sop_class_uid, transfer_syntax_uid,
                 instance_number, pack_key, offset_bytes, length_bytes, dataset_offset, digest,
                 frames, header)
+        WHERE NOT EXISTS (
+            SELECT FROM deleted_instance AS gone JOIN deletion USING (deletion_id)
+            WHERE gone.sop_instance_uid = new.sop_instance_uid
+                AND gone.archive_id = new.archive_id AND deletion.undone_at IS NULL)
         ON CONFLICT (sop_instance_uid, archive_id) DO NOTHING
         RETURNING sop_instance_uid, archive_id, series_id, length_bytes,
             frames IS NOT NULL AS has_pixels
@@ -89,6 +93,11 @@ INSERT_INSTANCES = """
 FIND_RECEIVING = """
     SELECT digest FROM instance
     WHERE sop_instance_uid = %(sop_instance_uid)s AND archive_id = %(archive_id)s
+"""
+FIND_DELETED = """
+    SELECT deletion_id FROM deleted_instance JOIN deletion USING (deletion_id)
+    WHERE deleted_instance.sop_instance_uid = %(sop_instance_uid)s
+        AND deleted_instance.archive_id = %(archive_id)s AND undone_at IS NULL
 """
 
 
@@ -219,7 +228,7 @@ class Registration:
                 if attempt == ATTEMPTS:
                     raise Unavailable("the database is too busy") from None
                 continue
-            except _PlaceGone:
+            except (_PlaceGone, psycopg.errors.ForeignKeyViolation):
                 self.places.clear()
                 continue
             except _SealedElsewhere as found:
@@ -237,7 +246,7 @@ class Registration:
 
 
 class _PlaceGone(Exception):
-    """A remembered series is no longer there."""
+    """A remembered series is no longer there: it was deleted meanwhile."""
 
 
 class _SealedElsewhere(Exception):
@@ -314,7 +323,9 @@ class _Work:
                     self.outcomes[number] = _compared(one, stored)
                     continue
                 try:
-                    place = await find_place(self.tx, key[0], one.attributes, self.seal_quiet_s)
+                    place = await find_place(
+                        self.tx, key[0], one.attributes, self.seal_quiet_s, one.received_at
+                    )
                 except Conflict as error:
                     self.outcomes[number] = Outcome(one, None, error)
                     continue
@@ -400,9 +411,13 @@ class _Work:
                 self.outcomes[number] = Outcome(one, "new", None)
                 continue
             found = await self._stored_digest(one)
-            if found is None:
+            if found is not None:
+                self.outcomes[number] = _compared(one, found)
+            elif await self._is_deleted(one):
+                error = DeletedObject("the object was deleted from this archive")
+                self.outcomes[number] = Outcome(one, None, error)
+            else:
                 raise _PlaceGone  # the row that was in the way is gone since
-            self.outcomes[number] = _compared(one, found)
 
     def _rows(self, numbers: list[int], placed: dict[int, Place]) -> dict[str, object]:
         batch = [self.batch[number] for number in numbers]
@@ -436,6 +451,13 @@ class _Work:
                 if found is not None:
                     return found
         return None
+
+    async def _is_deleted(self, one: Received) -> bool:
+        archive_id = one.reception.archive.archive_id
+        deletion_id = await self.tx.value(
+            FIND_DELETED, sop_instance_uid=one.sop_instance_uid, archive_id=archive_id
+        )
+        return deletion_id is not None
 
     async def _reopen(self, placed: dict[int, Place], states: dict[int, str]) -> None:
         reopened: dict[int, Received] = {}

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Generic, TypeVar
 
 from bfr_core.blobs import BlobRef, FileBlobs
+from bfr_core.errors import Unavailable
 from bfr_core.manifest import StoredInstance, read_headers, read_index
 
 T = TypeVar("T")
@@ -55,6 +56,23 @@ class SealedSeries:
             headers = await asyncio.to_thread(lambda: read_headers(self._blobs.read(ref)))
             self._headers.keep(key, headers, sum(map(len, headers)))
         return headers
+
+    async def verified_index(
+        self, key: str, index_bytes: int, manifest_bytes: int
+    ) -> list[StoredInstance]:
+        """Return the instances as the blob tells of them now, whatever is kept of it.
+
+        Raises Unavailable when the blob is gone or damaged anywhere.
+        """
+
+        def read() -> list[StoredInstance]:
+            index = read_index(self._blobs.read(BlobRef(key, 0, index_bytes)))
+            rest = BlobRef(key, index_bytes, manifest_bytes - index_bytes)
+            if len(read_headers(self._blobs.read(rest))) != len(index):
+                raise Unavailable("a manifest has more or fewer headers than instances")
+            return index
+
+        return await asyncio.to_thread(read)
 
     async def find_digest(self, key: str, index_bytes: int, sop_instance_uid: str) -> bytes | None:
         """Return the digest of the instance in the manifest, or None when it is not in it."""

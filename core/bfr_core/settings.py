@@ -104,6 +104,15 @@ class Settings:
     manifest_cache_bytes: Annotated[
         int, "Memory of each process for manifests of sealed series that were read last"
     ] = 256 * MIB
+    deleted_keep_days: Annotated[
+        int, "Days before the bytes of deleted objects leave the packs (PDL 3:17: ten years)"
+    ] = 3660
+    orphan_keep_hours: Annotated[
+        int, "Age at which a pack or manifest that nothing refers to is swept away"
+    ] = 24
+    verify_bytes_per_s: Annotated[
+        int, "Stored bytes that the worker checks against their digests; 0: none"
+    ] = 8 * MIB
     audit_coalesce_s: Annotated[
         float, "Reads of one series by one caller within this time are one access in the audit"
     ] = 60.0
@@ -188,6 +197,8 @@ MAY_BE_ZERO = (
     "spool_max_bytes",
     "inline_binary_max_bytes",
     "seal_quiet_s",
+    "deleted_keep_days",
+    "verify_bytes_per_s",
     "audit_coalesce_s",
     "dimse_max_pdu_bytes",  # 0: no maximum (PS3.8 §D.1)
 )

@@ -100,6 +100,34 @@ class SpooledBlobs(FileBlobs):
         for key, found in groupby(everywhere, key=lambda found: found[0]):
             yield key, max(size for _, size in found)
 
+    def all_days(self) -> list[str]:
+        """Return the days of which the folder or a bucket has blobs, oldest first.
+
+        Raises Unavailable when a bucket is away.
+        """
+        days = {day for archive in self._archives() for day in self._days_of(archive)}
+        return sorted({*super().all_days(), *days})
+
+    def all_of_day(self, day: str) -> list[str]:
+        """Return the keys of a day's blobs, in the folder or a bucket. Raises Unavailable."""
+        archives = {*self._archives(), *(path.name for path in self.directory.glob("[0-9]*"))}
+        return [key for archive in sorted(archives) for key, _ in self.keys(f"{archive}/{day}")]
+
+    def _archives(self) -> set[str]:
+        names = {name for bucket in self.buckets for name in bucket.folders("")}
+        return {name for name in names if name.isdigit()}
+
+    def _days_of(self, archive: str) -> set[str]:
+        found = {archive}
+        for _ in ("year", "month", "day"):
+            found = {
+                f"{folder}/{name}"
+                for folder in found
+                for bucket in self.buckets
+                for name in bucket.folders(folder)
+            }
+        return {folder.partition("/")[2] for folder in found}
+
     def size_bytes(self, key: str) -> int:
         """Return the size of the blob, wherever it is. Raises NotFound, Unavailable."""
         try:

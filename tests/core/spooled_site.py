@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import obstore
 from tests.conftest import House
-from tests.core.test_sealing import Series, seal, store_files
+from tests.core.one_series import Series, seal, store_files
 from tests.object_storage import ObjectStorage
 
 from bfr_core.settings import Settings

@@ -12,17 +12,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from bfr_core.blobs import (
-    PACK_HEADER_BYTES,
-    RECORD,
-    BlobReader,
-    BlobRef,
-    FileBlobs,
-    Pack,
-    digest_of,
-    read_pack,
-)
+from bfr_core.blobs import BlobReader, BlobRef, FileBlobs
 from bfr_core.errors import NotFound, Unavailable
+from bfr_core.packs import PACK_HEADER_BYTES, RECORD, Pack, digest_of, read_pack
 
 PROVENANCE = {"archive": "ARCHIVE", "door": "import", "sender": "tester"}
 
@@ -243,7 +235,8 @@ def test_a_full_disk_is_told_and_nothing_stays(tmp_path: Path) -> None:
         """
         import resource, signal, sys
         from pathlib import Path
-        from bfr_core.blobs import FileBlobs, Pack, digest_of
+        from bfr_core.blobs import FileBlobs
+        from bfr_core.packs import Pack, digest_of
         from bfr_core.errors import Unavailable
 
         blobs = FileBlobs(Path(sys.argv[1]), 0)

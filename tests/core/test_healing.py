@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 from tests.conftest import add_house
+from tests.core.one_series import Series, seal, store_files, stored
 from tests.core.spooled_site import Site, sealed_series
-from tests.core.test_sealing import Series, seal, store_files, stored
 from tests.object_storage import ObjectStorage
 
 from bfr_core.errors import Unavailable

@@ -23,6 +23,14 @@ from bfr_core.settings import Settings
 from bfr_core.store import Store, open_store
 
 PATIENCE_S = 60.0
+FIRST = "(SELECT min(id) FROM procrastinate_jobs)"
+
+
+@pytest.fixture
+async def house(house: House, store: Store) -> House:
+    """A house whose own job, which keeps it beside the packs, is out of the way."""
+    await execute(store, "DELETE FROM procrastinate_jobs")
+    return house
 
 
 async def receive_one(store: Store, house: House, **attributes: object) -> None:
@@ -270,11 +278,13 @@ async def test_the_daily_job_drops_what_is_done_and_tries_again_what_failed(
     await execute(
         store,
         "UPDATE procrastinate_jobs SET status ="
-        " (CASE id WHEN 1 THEN 'failed' ELSE 'succeeded' END)::procrastinate_job_status"
-        " WHERE id < 3",
+        f" (CASE id WHEN {FIRST} THEN 'failed' ELSE 'succeeded' END)::procrastinate_job_status"
+        f" WHERE id < {FIRST} + 2",
     )
     await execute(
-        store, "UPDATE procrastinate_events SET at = now() - interval '3 days' WHERE job_id < 3"
+        store,
+        "UPDATE procrastinate_events SET at = now() - interval '3 days'"
+        f" WHERE job_id < {FIRST} + 2",
     )
     async with store.database.transaction() as tx:
         (troubled,) = await statistics.troubled_jobs(tx)
@@ -306,7 +316,7 @@ async def test_jobs_that_fail_again_and_again_are_seen_before_they_have_failed_f
         await receive_one(store, house)
     async with store.database.transaction() as tx:
         assert await statistics.troubled_jobs(tx) == []
-    await execute(store, "UPDATE procrastinate_jobs SET attempts = 5 WHERE id = 1")
+    await execute(store, f"UPDATE procrastinate_jobs SET attempts = 5 WHERE id = {FIRST}")
     async with store.database.transaction() as tx:
         (troubled,) = await statistics.troubled_jobs(tx)
     assert (troubled.task, troubled.failed, troubled.retried) == ("seal", 0, 1)

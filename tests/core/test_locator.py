@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from tests.conftest import House
-from tests.core.test_sealing import Series as SampleSeries
-from tests.core.test_sealing import seal, series_row, store_files
+from tests.core.one_series import Series as SampleSeries
+from tests.core.one_series import seal, series_row, store_files
 from tests.samples import ct_instance, part10_bytes
 from tests.samples.images import new_uid
 

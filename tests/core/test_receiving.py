@@ -10,8 +10,8 @@ from tests.conftest import House, add_house
 from tests.samples import ct_instance, part10_bytes
 
 from bfr_core.access import operator
-from bfr_core.blobs import read_pack
 from bfr_core.errors import Conflict, Denied, Invalid, NotFound, Unavailable
+from bfr_core.packs import read_pack
 from bfr_core.receiving import MismatchedObject, Received, Reception
 from bfr_core.registration import DuplicateUid, Outcome
 from bfr_core.retrieval import retrieve_instances

@@ -4,118 +4,28 @@ import asyncio
 import itertools
 import random
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from tests.conftest import House, add_house
-from tests.samples import ct_instance, part10_bytes
-from tests.samples.images import new_uid
+from tests.core.one_series import (
+    READER,
+    Series,
+    check_whole,
+    places_of,
+    seal,
+    series_row,
+    store_files,
+)
 
-from bfr_core.access import operator
 from bfr_core.blobs import BlobRef
-from bfr_core.errors import NotFound, Unavailable
+from bfr_core.errors import Unavailable
 from bfr_core.locator import find_sealed
-from bfr_core.receiving import Reception
-from bfr_core.registration import Outcome
 from bfr_core.retrieval import retrieve_instances
-from bfr_core.sealing import seal_series
 from bfr_core.settings import Settings
 from bfr_core.store import Store, open_store
-
-READER = operator("reader")
-
-
-@dataclass
-class Series:
-    """A series of the test: its files by instance number, made when they are asked for."""
-
-    study: str = field(default_factory=new_uid)
-    uid: str = field(default_factory=new_uid)
-    files: dict[int, bytes] = field(default_factory=dict)
-
-    def file(self, number: int) -> bytes:
-        if number not in self.files:
-            self.files[number] = part10_bytes(
-                ct_instance(
-                    rows=8,
-                    columns=8,
-                    StudyInstanceUID=self.study,
-                    SeriesInstanceUID=self.uid,
-                    InstanceNumber=number,
-                )
-            )
-        return self.files[number]
-
-
-async def store_files(store: Store, house: House, *files: bytes) -> list[Outcome]:
-    reception = Reception(store, house.node, house.archive, "C-STORE")
-    try:
-        received = []
-        for data in files:
-            incoming = reception.incoming_part10()
-            incoming.write(data)
-            received.append(incoming.finish())
-        return await store.commit(received)
-    finally:
-        reception.close()
-
-
-async def series_row(store: Store, series: Series) -> dict[str, object] | None:
-    async with store.database.transaction() as tx:
-        rows = await tx.rows(
-            "SELECT series_id, state, number_of_instances, manifest_key, manifest_index_bytes"
-            " FROM series WHERE series_instance_uid = %(uid)s",
-            uid=series.uid,
-        )
-    return rows[0] if rows else None
-
-
-async def seal(store: Store, series: Series) -> float:
-    row = await series_row(store, series)
-    assert row is not None
-    return await seal_series(store, int(str(row["series_id"])))
-
-
-async def stored(store: Store, series: Series) -> list[bytes]:
-    try:
-        found = await retrieve_instances(
-            store, READER, "test", archive_id=None, study_instance_uid=series.study
-        )
-    except NotFound:
-        return []
-    return [store.blobs.read(one.stored.blob) for one in found]
-
-
-async def places_of(store: Store, series: Series) -> list[str]:
-    """Every place that an instance of the series is told in: rows, then the manifest."""
-    row = await series_row(store, series)
-    assert row is not None
-    async with store.database.transaction() as tx:
-        rows = await tx.tuples(
-            "SELECT sop_instance_uid FROM instance WHERE series_id = %(series_id)s",
-            series_id=row["series_id"],
-        )
-    places = [str(one[0]) for one in rows]
-    if row["manifest_key"] is not None:
-        index = await store.sealed.read_index(
-            str(row["manifest_key"]), int(str(row["manifest_index_bytes"]))
-        )
-        places += [one.sop_instance_uid for one in index.instances]
-    return places
-
-
-async def check_whole(store: Store, series: Series, numbers: set[int]) -> None:
-    """The series holds these instances, once each, in order, and says so."""
-    assert await stored(store, series) == [series.file(number) for number in sorted(numbers)]
-    places = await places_of(store, series)
-    assert len(places) == len(set(places)) == len(numbers)
-    row = await series_row(store, series)
-    assert row is not None
-    assert row["number_of_instances"] == len(numbers)
-
 
 numbers = st.integers(1, 4)
 stores = st.tuples(st.just("store"), st.lists(numbers, min_size=1, max_size=3))

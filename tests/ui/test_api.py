@@ -407,7 +407,8 @@ async def test_a_list_that_cannot_be_given_is_refused(clinic: Clinic, query: str
 async def test_the_status_tells_of_the_whole_system(clinic: Clinic) -> None:
     status = (await clinic.web.client.get("/api/status")).json()
     assert set(status) == {
-        *("version", "roles", "archives", "connections", "storage", "jobs", "events"),
+        *("version", "roles", "archives", "connections", "storage", "jobs", "open_cases"),
+        "events",
         "dimse_port",
     }
     assert [one["role"] for one in status["roles"]] == ["web", "dimse", "worker"]

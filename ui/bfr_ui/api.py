@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bfr_core import connections, events, patients, roles, statistics
+from bfr_core import cases, connections, events, patients, roles, statistics
 from bfr_core.access import Access
 from bfr_core.errors import ArchiveError, Invalid, NotFound
 from bfr_core.patients import Patient, PatientStudy, StudySeries
@@ -98,6 +98,7 @@ async def status(request: Request, store: Store, access: Access) -> object:
         states = await roles.role_states(tx, store.settings.roles)
         contents = await statistics.archive_contents(tx)
         jobs = await statistics.job_counts(tx)
+        open_cases = await cases.count_open_cases(tx)
         latest = await events.latest_events(tx, EVENTS_SHOWN)
         listed = await connections.list_connections(tx)
         archives = {one.connection_id: one for one in await connections.list_archives(tx)}
@@ -126,6 +127,7 @@ async def status(request: Request, store: Store, access: Access) -> object:
             "free_bytes": store.blobs.free_bytes(),
         },
         "jobs": asdict(jobs),
+        "open_cases": open_cases,
         "events": [asdict(one) for one in latest],
         "dimse_port": store.settings.dimse_port,
     }

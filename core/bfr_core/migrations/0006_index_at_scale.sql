@@ -50,36 +50,31 @@ CREATE TABLE archive_content_change (
 );
 INSERT INTO archive_content
 SELECT archive_id,
-    (SELECT count(*) FROM patient WHERE patient.archive_id = archive.archive_id),
+    count(DISTINCT patient_id),
     count(study_id), coalesce(sum(number_of_series), 0),
     coalesce(sum(number_of_instances), 0), coalesce(sum(size_bytes), 0)
 FROM archive LEFT JOIN study USING (archive_id)
 GROUP BY archive_id;
 
-CREATE FUNCTION count_patients() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF TG_OP = 'INSERT' THEN
-        INSERT INTO archive_content_change (archive_id, patients)
-        SELECT archive_id, count(*) FROM fresh GROUP BY archive_id;
-    ELSE
-        INSERT INTO archive_content_change (archive_id, patients)
-        SELECT archive_id, -count(*) FROM gone GROUP BY archive_id;
-    END IF;
-    RETURN NULL;
-END $$;
-CREATE TRIGGER count_new_patients AFTER INSERT ON patient
-    REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION count_patients();
-CREATE TRIGGER count_gone_patients AFTER DELETE ON patient
-    REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION count_patients();
-
+-- A patient counts while there is a study: the row stays when the last one is deleted.
 CREATE FUNCTION count_studies() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        INSERT INTO archive_content_change (archive_id, studies)
-        SELECT archive_id, count(*) FROM fresh GROUP BY archive_id;
+        INSERT INTO archive_content_change (archive_id, patients, studies)
+        SELECT archive_id,
+            count(*) FILTER (WHERE studies =
+                (SELECT count(*) FROM study WHERE study.patient_id = told.patient_id)),
+            sum(studies)
+        FROM (SELECT archive_id, patient_id, count(*) AS studies FROM fresh GROUP BY 1, 2) AS told
+        GROUP BY archive_id;
     ELSE
-        INSERT INTO archive_content_change (archive_id, studies)
-        SELECT archive_id, -count(*) FROM gone GROUP BY archive_id;
+        INSERT INTO archive_content_change (archive_id, patients, studies)
+        SELECT archive_id,
+            -count(*) FILTER (WHERE NOT EXISTS
+                (SELECT FROM study WHERE study.patient_id = told.patient_id)),
+            -sum(studies)
+        FROM (SELECT archive_id, patient_id, count(*) AS studies FROM gone GROUP BY 1, 2) AS told
+        GROUP BY archive_id;
     END IF;
     RETURN NULL;
 END $$;

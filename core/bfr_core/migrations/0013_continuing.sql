@@ -2,7 +2,7 @@
 
 -- True when the object exists now; false when nothing was done. The row of the series comes first:
 -- who waits for its lock looks at it again, so a series that was sealed meanwhile is left alone.
--- The look into the locator comes last, as a statement of its own: another series that holds the
+-- The look at sealed and deleted objects comes last, as a statement of its own: another series that holds the
 -- UID as a row makes the insert wait for its sealing, and what has ended by then is seen.
 CREATE FUNCTION continue_series(
     of_series bigint, of_archive integer, uid text, class_uid text, syntax_uid text,
@@ -35,8 +35,12 @@ BEGIN
     IF EXISTS (
         SELECT FROM series WHERE archive_id = of_archive AND manifest_key IS NOT NULL
             AND (locator_key = ANY(keys) OR locator_keys && keys)
+    ) OR EXISTS (
+        SELECT FROM deleted_instance JOIN deletion USING (deletion_id)
+        WHERE deleted_instance.sop_instance_uid = uid
+            AND deleted_instance.archive_id = of_archive AND undone_at IS NULL
     ) THEN
-        RAISE unique_violation USING MESSAGE = 'a sealed series may hold the object';
+        RAISE unique_violation USING MESSAGE = 'the object may be sealed or deleted already';
     END IF;
     RETURN true;
 END $$;

@@ -86,6 +86,8 @@ export const en: Catalogue = {
   'administration.event.series_created': 'Series created',
   'administration.event.series_sealed': 'Series complete',
   'administration.event.series_reopened': 'Series opened again',
+  'administration.event.instances_deleted': 'Objects deleted',
+  'administration.event.instances_restored': 'Deletion undone',
 
   'collaborations.title': 'Collaboration portal',
   'collaborations.lead': 'The examinations most recently received, in all archives.',

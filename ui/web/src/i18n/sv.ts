@@ -85,6 +85,8 @@ export const sv = {
   'administration.event.series_created': 'Serie skapad',
   'administration.event.series_sealed': 'Serie komplett',
   'administration.event.series_reopened': 'Serie öppnad igen',
+  'administration.event.instances_deleted': 'Objekt borttagna',
+  'administration.event.instances_restored': 'Borttagning ångrad',
 
   'collaborations.title': 'Samverkansportalen',
   'collaborations.lead': 'De senast mottagna undersökningarna i alla arkiv.',

@@ -113,6 +113,8 @@ const EVENT_NAMES: Record<string, MessageKey> = {
   series_created: 'administration.event.series_created',
   series_sealed: 'administration.event.series_sealed',
   series_reopened: 'administration.event.series_reopened',
+  instances_deleted: 'administration.event.instances_deleted',
+  instances_restored: 'administration.event.instances_restored',
 };
 
 export function EventsTable({ events }: { events: ArchiveEvent[] }) {
