@@ -89,17 +89,6 @@ def parser() -> argparse.ArgumentParser:
     _registering(commands)
     _keeping(commands)
 
-    noun = commands.add_parser("blobs", help="packs and manifests in buckets: heal")
-    verbs = noun.add_subparsers(required=True, metavar="VERB")
-    verb = verbs.add_parser("heal", help="make missing and damaged copies again")
-    verb.add_argument(
-        "--read", action="store_true", help="read every byte of every copy, not lengths alone"
-    )
-    verb.add_argument(
-        "--after", type=int, default=0, metavar="N", help="go on where an earlier run stopped"
-    )
-    verb.set_defaults(command="healing.heal_blobs")
-
     command = commands.add_parser("doctor", help="check everything and say what to do")
     command.set_defaults(command="doctor.examine")
     return top
@@ -173,10 +162,18 @@ def _keeping(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     verb.add_argument("case_id", type=int, metavar="NUMBER")
     verb.set_defaults(command="verifying.close_case")
 
-    noun = commands.add_parser("blobs", help="packs and manifests: sweep")
+    noun = commands.add_parser("blobs", help="packs and manifests: sweep, heal")
     verbs = noun.add_subparsers(required=True, metavar="VERB")
     verb = verbs.add_parser("sweep", help="delete those that nothing refers to")
     verb.set_defaults(command="rebuilding.sweep_blobs")
+    verb = verbs.add_parser("heal", help="make missing and damaged copies again")
+    verb.add_argument(
+        "--read", action="store_true", help="read every byte of every copy, not lengths alone"
+    )
+    verb.add_argument(
+        "--after", type=int, default=0, metavar="N", help="go on where an earlier run stopped"
+    )
+    verb.set_defaults(command="healing.heal_blobs")
 
     noun = commands.add_parser("index", help="the database: rebuild it from packs, compare two")
     verbs = noun.add_subparsers(required=True, metavar="VERB")

@@ -55,43 +55,21 @@ class Rebuilt:
 
 
 HAS_STUDIES = "SELECT EXISTS (SELECT FROM study)"
-CONNECTIONS = """
-    SELECT connection_id, name, environment, system_hsa_id, created_at FROM connection
-    ORDER BY connection_id
+# What packs do not tell, in an order in which each row finds those that it refers to. Secrets of
+# nodes are left out: they are to be given again.
+TABLES = ("connection", "archive", "dicom_node", "virtual_archive", "audited_node")
+SECRETS = ("jwt_secret",)
+ROWS = "SELECT to_jsonb({table}) - %(secrets)s::text[] AS row FROM {table}"
+COLUMNS = """
+    SELECT column_name::text FROM information_schema.columns
+    WHERE table_schema = 'public' AND table_name = %(table)s
 """
-ARCHIVES = """
-    SELECT archive_id, connection_id, ae_title, name, created_at FROM archive ORDER BY archive_id
-"""
-NODES = """
-    SELECT dicom_node_id, connection_id, ae_title, host, port, created_at FROM dicom_node
-    ORDER BY dicom_node_id
-"""
-TABLES = (("connections", CONNECTIONS), ("archives", ARCHIVES), ("nodes", NODES))
 # With the ids they had: keys of blobs begin with that of the archive.
-RESTORE_CONNECTION = """
-    INSERT INTO connection (connection_id, name, environment, system_hsa_id, created_at)
-    OVERRIDING SYSTEM VALUE
-    VALUES (%(connection_id)s, %(name)s, %(environment)s, %(system_hsa_id)s, %(created_at)s)
+RESTORE = """
+    INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE
+    SELECT {columns} FROM jsonb_populate_record(NULL::{table}, %(row)s::jsonb)
     ON CONFLICT DO NOTHING
 """
-RESTORE_ARCHIVE = """
-    INSERT INTO archive (archive_id, connection_id, ae_title, name, created_at)
-    OVERRIDING SYSTEM VALUE
-    VALUES (%(archive_id)s, %(connection_id)s, %(ae_title)s, %(name)s, %(created_at)s)
-    ON CONFLICT DO NOTHING
-"""
-RESTORE_NODE = """
-    INSERT INTO dicom_node (dicom_node_id, connection_id, ae_title, host, port, created_at)
-    OVERRIDING SYSTEM VALUE
-    VALUES (%(dicom_node_id)s, %(connection_id)s, %(ae_title)s, %(host)s, %(port)s,
-        %(created_at)s)
-    ON CONFLICT DO NOTHING
-"""
-RESTORES = (
-    ("connections", RESTORE_CONNECTION),
-    ("archives", RESTORE_ARCHIVE),
-    ("nodes", RESTORE_NODE),
-)
 # The application may draw numbers, not set them.
 SKIP_NUMBERS = """
     SELECT nextval(pg_get_serial_sequence(%(table)s, %(column)s))
@@ -101,6 +79,7 @@ NUMBERED = (
     ("connection", "connection_id"),
     ("archive", "archive_id"),
     ("dicom_node", "dicom_node_id"),
+    ("virtual_archive", "virtual_archive_id"),
 )
 FIND_ARCHIVE_OF_TITLE = "SELECT archive_id FROM archive WHERE ae_title = %(ae_title)s"
 NAME_CONNECTION = """
@@ -129,7 +108,12 @@ FIND_DELETED = """
 async def keep_connections(store: "Store") -> None:
     """Write connections, archives and nodes beside the packs."""
     async with store.database.transaction() as tx:
-        told = {name: await tx.rows(sql) for name, sql in TABLES}
+        told = {
+            table: [
+                row for (row,) in await tx.tuples(ROWS.format(table=table), secrets=list(SECRETS))
+            ]
+            for table in TABLES
+        }
     data = orjson.dumps({"format": 1, **told})
     await asyncio.to_thread(store.blobs.put, CONNECTIONS_KEY, data)
     async with store.database.transaction() as tx:
@@ -206,9 +190,13 @@ async def _restore_connections(store: "Store", rebuilt: Rebuilt) -> None:
         return
     content = orjson.loads(data)
     async with store.database.transaction() as tx:
-        for name, sql in RESTORES:
-            for row in content[name]:
-                await tx.run(sql, **row)
+        for table in TABLES:
+            known = {name for (name,) in await tx.tuples(COLUMNS, table=table)}
+            for row in content.get(table, ()):
+                columns = ", ".join(sorted(known.intersection(row)))
+                await tx.run(
+                    RESTORE.format(table=table, columns=columns), row=orjson.dumps(row).decode()
+                )
         for table, column in NUMBERED:
             await tx.run(
                 SKIP_NUMBERS.format(table=table, column=column), table=table, column=column
