@@ -273,7 +273,8 @@ class BlobReader:
             return b""
         buffer = bytearray(length)
         try:
-            count = os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
+            with blob_access("read"):
+                count = os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
         except OSError:  # not in memory, or a file system that cannot tell
             return b""
         return bytes(memoryview(buffer)[:count])

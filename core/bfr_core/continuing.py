@@ -58,7 +58,11 @@ class Continuing:
             return None
         began_s = perf_counter()
         try:
-            with tracing.span("commit"), self._opened().connection() as connection:
+            with (
+                tracing.span("commit"),
+                tracing.span("database transaction"),
+                self._opened().connection() as connection,
+            ):
                 cursor = connection.execute(CONTINUE, _values(received, place), prepare=True)
                 if cursor.fetchone() != (True,):
                     return None
