@@ -12,7 +12,7 @@ import pynetdicom
 import pytest
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import UserIdentityNegotiation
-from tests.conftest import House, add_house
+from tests.conftest import House
 
 from bfr_core import node_terms
 from bfr_core.access import operator

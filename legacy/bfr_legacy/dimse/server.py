@@ -23,7 +23,7 @@ from bfr_core.node_terms import Shown, UserIdentity
 from bfr_core.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from bfr_core.pixels import PixelPool
 from bfr_core.store import Store
-from bfr_legacy.dimse import echo, find_scp, peers, retrieve_scp, store_scp
+from bfr_legacy.dimse import commitment_scp, echo, find_scp, peers, retrieve_scp, store_scp
 from bfr_legacy.dimse.association import StreamAssociation
 from bfr_legacy.dimse.bridge import Bridge
 from bfr_legacy.dimse.limits import NodeLimits
@@ -55,6 +55,7 @@ def services(store: Store, bridge: Bridge, pixels: PixelPool) -> list[Service]:
         echo.verification(),
         find_scp.find(store, bridge),
         *retrieve_scp.retrieve(store, bridge, pixels),
+        commitment_scp.commitment(store, bridge),
         store_scp.storage(store, bridge),
     ]
 
