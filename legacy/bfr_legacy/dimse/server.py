@@ -23,7 +23,16 @@ from bfr_core.node_terms import Shown, UserIdentity
 from bfr_core.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from bfr_core.pixels import PixelPool
 from bfr_core.store import Store
-from bfr_legacy.dimse import commitment_scp, echo, find_scp, peers, retrieve_scp, store_scp
+from bfr_legacy.dimse import (
+    commitment_scp,
+    echo,
+    find_scp,
+    mpps_scp,
+    peers,
+    retrieve_scp,
+    store_scp,
+    worklist_scp,
+)
 from bfr_legacy.dimse.association import StreamAssociation
 from bfr_legacy.dimse.bridge import Bridge
 from bfr_legacy.dimse.limits import NodeLimits
@@ -55,6 +64,8 @@ def services(store: Store, bridge: Bridge, pixels: PixelPool) -> list[Service]:
         echo.verification(),
         find_scp.find(store, bridge),
         *retrieve_scp.retrieve(store, bridge, pixels),
+        worklist_scp.worklist(store, bridge),
+        mpps_scp.performed_procedure_step(store, bridge),
         commitment_scp.commitment(store, bridge),
         store_scp.storage(store, bridge),
     ]
