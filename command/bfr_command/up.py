@@ -8,7 +8,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from pathlib import Path
 
 from bfr_command.addresses import addresses, free_port, http_root, open_to_strangers, problem_at
@@ -50,7 +50,7 @@ async def up(settings: Settings, arguments: argparse.Namespace) -> int:
             tell(f"database brought to this version: {', '.join(applied)}")
         stop = asyncio.Event()
         supervisor = Supervisor(
-            [Role(name, role_command(name)) for name in settings.roles],
+            [role for name in settings.roles for role in processes_of(settings, name)],
             environment={**os.environ, **absolute(settings).to_environment()},
             stop_timeout_s=settings.stop_timeout_s + 5.0,
             on_event=tell,
@@ -69,6 +69,13 @@ async def up(settings: Settings, arguments: argparse.Namespace) -> int:
     return status
 
 
+def processes_of(settings: Settings, name: str) -> list[Role]:
+    """Return the processes of a role: one, but for those of dimse that share its port."""
+    count = settings.dimse_processes if name == "dimse" else 1
+    numbered = [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]
+    return [Role(one, role_command(name)) for one in numbered]
+
+
 def role_command(role: str) -> tuple[str, ...]:
     """Return the command line of a role's process."""
     return (sys.executable, "-m", "bfr_command", "serve", role)
@@ -76,7 +83,17 @@ def role_command(role: str) -> tuple[str, ...]:
 
 def absolute(settings: Settings) -> Settings:
     """Return the settings with paths that mean the same from every folder."""
-    return dataclasses.replace(settings, data_dir=settings.data_dir.resolve())
+    return dataclasses.replace(
+        settings,
+        data_dir=settings.data_dir.resolve(),
+        dimse_tls_certificate_file=_absolute(settings.dimse_tls_certificate_file),
+        dimse_tls_key_file=_absolute(settings.dimse_tls_key_file),
+        dimse_tls_ca_file=_absolute(settings.dimse_tls_ca_file),
+    )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).resolve()) if path else ""
 
 
 def tell(text: str) -> None:
@@ -99,12 +116,18 @@ async def _with_ports(settings: Settings) -> Settings:
             waited_s += POLL_S
         ports[f"{address.door}_port"] = address.port or free_port(address)
     if len({*ports.values()}) < len(ports) and settings.http_host == settings.dimse_host:
-        raise Invalid("BFR_HTTP_PORT and BFR_DIMSE_PORT name the same port")
+        raise Invalid(f"{_ports_named(ports)} name the same port")
     return dataclasses.replace(
         settings,
         http_port=ports.get("http_port", settings.http_port),
         dimse_port=ports.get("dimse_port", settings.dimse_port),
+        dimse_tls_port=ports.get("dimse_tls_port", settings.dimse_tls_port),
     )
+
+
+def _ports_named(doors: Iterable[str]) -> str:
+    names = [f"BFR_{door.upper()}" for door in doors]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 async def _until_stopped(work: Coroutine[None, None, None], stop: asyncio.Event) -> None:

@@ -358,6 +358,10 @@ class Modality:
         self.association: Association = entity.associate("127.0.0.1", port, ae_title="ARCHIVE")
         assert self.association.is_established
 
+    @classmethod
+    async def call(cls, port: int) -> "Modality":
+        return await asyncio.to_thread(cls, port)
+
     async def create(self, dataset: Dataset, uid: str | None = "1.2.3.77") -> Dataset:
         status, _ = await asyncio.to_thread(self.association.send_n_create, dataset, MPPS, uid)
         return status
@@ -386,7 +390,7 @@ async def test_a_step_is_told_of_from_its_beginning_to_its_end(
     dimse: DimseServer, store: Store, house: House, final: str
 ) -> None:
     await put(store, house, item(1), item(2))
-    modality = await asyncio.to_thread(Modality, dimse.port)
+    modality = await Modality.call(dimse.port)
     assert (await modality.create(begun())).Status == 0
     assert await statuses(store) == (["IN PROGRESS"], ["STARTED", "SCHEDULED"])
     [first, _], _ = await find(dimse.port, query())
@@ -401,7 +405,7 @@ async def test_a_step_is_told_of_from_its_beginning_to_its_end(
 async def test_a_step_that_is_over_is_changed_no_more(
     dimse: DimseServer, store: Store, house: House
 ) -> None:
-    modality = await asyncio.to_thread(Modality, dimse.port)
+    modality = await Modality.call(dimse.port)
     await modality.create(begun())
     await modality.set(ended())
     answer = await modality.set(ended("DISCONTINUED"))
@@ -425,7 +429,7 @@ async def test_a_step_that_is_over_is_changed_no_more(
 async def test_a_step_that_lacks_something_is_not_begun(
     dimse: DimseServer, store: Store, house: House, changes: dict[str, Any], status: int
 ) -> None:
-    modality = await asyncio.to_thread(Modality, dimse.port)
+    modality = await Modality.call(dimse.port)
     assert (await modality.create(begun(**changes))).Status == status
     await modality.leave()
     assert (await statuses(store))[0] == []
@@ -444,7 +448,7 @@ async def test_a_step_that_lacks_something_is_not_begun(
 async def test_a_step_that_lacks_something_does_not_end(
     dimse: DimseServer, store: Store, house: House, changes: dict[str, Any], status: int
 ) -> None:
-    modality = await asyncio.to_thread(Modality, dimse.port)
+    modality = await Modality.call(dimse.port)
     await modality.create(begun())
     assert (await modality.set(ended(**changes))).Status == status
     await modality.leave()
@@ -453,7 +457,7 @@ async def test_a_step_that_lacks_something_does_not_end(
 
 @pytest.mark.conforms("PS3.7 §10.1.5", "a UID is given once; without one the SCP gives it")
 async def test_uids_of_steps(dimse: DimseServer, store: Store, house: House) -> None:
-    modality = await asyncio.to_thread(Modality, dimse.port)
+    modality = await Modality.call(dimse.port)
     assert (await modality.create(begun())).Status == 0
     assert (await modality.create(begun())).Status == 0x0111
     assert (await modality.create(begun(2), None)).Status == 0
@@ -465,7 +469,7 @@ async def test_uids_of_steps(dimse: DimseServer, store: Store, house: House) -> 
 async def test_what_may_not_be_changed_stays(
     dimse: DimseServer, store: Store, house: House
 ) -> None:
-    modality = await asyncio.to_thread(Modality, dimse.port)
+    modality = await Modality.call(dimse.port)
     await modality.create(begun())
     answer = await modality.set(ended(PatientID="SOMEBODY ELSE"))
     assert answer.Status == 0x0107
@@ -481,7 +485,7 @@ async def test_what_may_not_be_changed_stays(
 async def test_each_message_is_kept_as_it_came(
     dimse: DimseServer, store: Store, house: House
 ) -> None:
-    modality = await asyncio.to_thread(Modality, dimse.port)
+    modality = await Modality.call(dimse.port)
     await modality.create(begun())
     await modality.set(ended())
     await modality.leave()
