@@ -16,7 +16,7 @@ from enum import IntEnum
 from bfr_core import audit, policy
 from bfr_core.access import Access
 from bfr_core.certificates import PeerCertificate, checked_certificate, is_of
-from bfr_core.database import Transaction
+from bfr_core.database import Database, Transaction
 from bfr_core.errors import Denied, Invalid, NotFound, Unavailable
 from bfr_core.json_web_tokens import verified_subject
 
@@ -110,6 +110,12 @@ async def find_terms(tx: Transaction, dicom_node_id: int) -> NodeTerms:
     if terms is None:
         raise NotFound("there is no such node")
     return terms
+
+
+async def terms_of(database: Database, dicom_node_id: int) -> NodeTerms:
+    """Return what the node has agreed on. Raises NotFound."""
+    async with database.transaction() as tx:
+        return await find_terms(tx, dicom_node_id)
 
 
 async def list_users(tx: Transaction, dicom_node_id: int) -> list[NodeUser]:

@@ -12,9 +12,13 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pynetdicom
 import pytest
+from pydicom.dataset import Dataset
+from pynetdicom import evt
 from tests.certificates import Authority, Certificate, new_authority, openssl
 from tests.conftest import House, need
+from tests.legacy.nodes import running_node
 from tests.legacy.raw_peer import A_ASSOCIATE_AC, CT, EXPLICIT, RawPeer, associate_rq
 from tests.legacy.test_store_scp import bytes_of, data_set, stored
 from tests.samples import ct_instance, part10_bytes
@@ -26,6 +30,9 @@ from bfr_core.settings import Settings
 from bfr_core.store import Store, open_store
 from bfr_legacy.dimse.bridge import Bridge
 from bfr_legacy.dimse.server import DimseServer, dimse_server
+from bfr_legacy.dimse.tls import Tls
+
+STUDY_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
 
 
 @dataclass
@@ -266,3 +273,54 @@ def test_expiry_is_read_from_the_file(
 def test_what_is_no_certificate_has_no_expiry(der: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         certificates.expires_at(der)
+
+
+@pytest.mark.conforms("PS3.15 §B.9", "C-MOVE sends over TLS to who has to be called so")
+async def test_objects_are_moved_over_tls(secured: Secured, tmp_path: Path) -> None:
+    objects = [ct_instance(rows=64, columns=64) for _ in range(3)]
+    objects[1].StudyInstanceUID = objects[2].StudyInstanceUID = objects[0].StudyInstanceUID
+    files = [tmp_path / f"{number}.dcm" for number in range(3)]
+    for file, one in zip(files, objects, strict=True):
+        file.write_bytes(part10_bytes(one))
+    own = [*secured.options(), "127.0.0.1", str(secured.port)]
+    answer = await dcmtk("storescu", *own, *map(str, files))
+    assert answer.returncode == 0, answer.stderr
+    arrived: list[str] = []
+
+    def take(event: evt.Event) -> int:
+        arrived.append(str(event.request.AffectedSOPInstanceUID))  # type: ignore[union-attr]
+        return 0x0000
+
+    node_tls = Tls(
+        str(secured.node.certificate),
+        str(secured.node.key),
+        str(secured.authority.certificate),
+    )
+    handlers = [(evt.EVT_C_STORE, take)]
+    with running_node([CT], handlers, tls=node_tls.server()) as node:
+        async with secured.store.database.transaction() as tx:
+            await tx.run("UPDATE dicom_node SET port = %(port)s", port=node.port)
+        await set_terms(secured.store, tls_required=True, certificate="CN=modality,O=Region")
+        assert await asyncio.to_thread(move, secured, objects[0].StudyInstanceUID) == 0
+        assert sorted(arrived) == sorted(str(one.SOPInstanceUID) for one in objects)
+
+
+def move(secured: Secured, study_instance_uid: str) -> int:
+    """Have the study sent to the node itself, asked for over TLS; the last status."""
+    entity = pynetdicom.AE("MODALITY")
+    entity.add_requested_context(STUDY_ROOT_MOVE)
+    association = entity.associate(
+        "127.0.0.1",
+        secured.port,
+        ae_title="ARCHIVE",
+        tls_args=(secured.context(secured.node), "localhost"),
+    )
+    assert association.is_established
+    wanted = Dataset()
+    wanted.QueryRetrieveLevel, wanted.StudyInstanceUID = "STUDY", study_instance_uid
+    answers = [
+        int(status.Status)
+        for status, _ in association.send_c_move(wanted, "MODALITY", STUDY_ROOT_MOVE)
+    ]
+    association.release()
+    return answers[-1]

@@ -41,8 +41,7 @@ def admission(store: Store, bridge: Bridge) -> Callable[[str, str, str, Shown], 
         access, archive = await connections.admit_node(
             store.database, called, calling, remote_address, shown
         )
-        async with store.database.transaction() as tx:
-            terms = await node_terms.find_terms(tx, access.dicom_node_id or 0)
+        terms = await node_terms.terms_of(store.database, access.dicom_node_id or 0)
         return Peer(access, archive, calling, remote_address, terms)
 
     def admit(called: str, calling: str, remote_address: str, shown: Shown) -> Peer:

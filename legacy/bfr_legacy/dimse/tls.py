@@ -4,16 +4,20 @@ Python's TLS sockets are not made for two threads, but an association reads in o
 another. `TlsConnection` never waits inside OpenSSL, so that one lock is enough.
 """
 
+import functools
 import logging
 import os
 import select
 import socket
 import ssl
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
-from bfr_core.errors import Unavailable
+from bfr_core.certificates import is_of, peer_certificate
+from bfr_core.errors import ArchiveError, Unavailable
+from bfr_core.node_terms import NodeTerms
 from bfr_core.settings import Settings
 
 # RFC 9325 §4.2: forward secrecy and authenticated encryption. TLS 1.3 has no others.
@@ -85,6 +89,7 @@ class Tls:
         return context
 
 
+@functools.cache
 def tls_of(settings: Settings) -> Tls | None:
     """Return the TLS side of the settings; None where no certificate is set."""
     if not settings.dimse_tls_certificate_file:
@@ -103,6 +108,35 @@ def _stamp(path: str) -> tuple[int, int, int]:
 
 def _no_password() -> str:
     raise ValueError("the key is encrypted")  # else OpenSSL would ask at the terminal
+
+
+def securing(
+    settings: Settings, terms: NodeTerms, host: str
+) -> Callable[[socket.socket, float], socket.socket] | None:
+    """Return what lets TLS begin on a connection to a node; None when it is called without.
+
+    The function takes the connection and the seconds for each wait. It raises OSError when the
+    node does not agree, or shows another certificate than its own.
+    """
+    if not terms.tls_required:
+        return None
+    tls = tls_of(settings)
+
+    def secure(plain: socket.socket, timeout_s: float) -> socket.socket:
+        if tls is None:
+            raise ConnectionAbortedError("no certificate of ours is set for TLS")
+        try:
+            context = tls.client(bound=bool(terms.certificate))
+        except ArchiveError as error:
+            raise ConnectionAbortedError(error.message) from error
+        plain.settimeout(timeout_s)
+        secured = context.wrap_socket(plain, server_hostname=host)
+        if terms.certificate and not is_of(peer_certificate(secured), terms.certificate):
+            secured.close()
+            raise ConnectionAbortedError("the node shows another certificate than its own")
+        return cast(socket.socket, TlsConnection(secured, timeout_s))
+
+    return secure
 
 
 class TlsConnection:
