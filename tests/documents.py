@@ -7,10 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydicom.datadict import keyword_for_tag
+
 from bfr_core.errors import ArchiveError
 from bfr_core.settings import Settings
 from bfr_dicomweb import app, errors
-from bfr_legacy.dimse import status
+from bfr_legacy.dimse import find_scp, query_retrieve, status
+from bfr_legacy.dimse.commitment_scp import STORAGE_COMMITMENT
+from bfr_legacy.dimse.mpps_scp import MODALITY_PERFORMED_PROCEDURE_STEP
+from bfr_legacy.dimse.node_calls import INSTANCE_AVAILABILITY_NOTIFICATION
+from bfr_legacy.dimse.worklist_scp import MODALITY_WORKLIST
 
 ROOT = Path(__file__).parents[1]
 UNITS = (
@@ -66,7 +72,7 @@ def configuration() -> str:
 
 
 def dicom() -> str:
-    """What the DIMSE door does, with the statements that tests show."""
+    """What the DIMSE door does, in the order of PS3.2 Annex N, with what tests show."""
     answers = [
         f"| {_error_name(error)} | {answer.status:04X}H | {answer.rejection.result},"
         f" {answer.rejection.source}, {answer.rejection.reason} |"
@@ -76,8 +82,9 @@ def dicom() -> str:
         (
             "# DICOM conformance",
             "",
-            "What the DIMSE door offers at this version. The order of PS3.2 Annex N follows when"
-            " Query/Retrieve, commitment and worklist are there.",
+            "What the DIMSE door offers at this version, in the order of PS3.2 Annex N.",
+            "",
+            "## Overview",
             "",
             "| Service | Role | SOP classes | Transfer syntaxes |",
             "|---|---|---|---|",
@@ -85,20 +92,164 @@ def dicom() -> str:
             " Little Endian |",
             "| Storage (PS3.4 Annex B) | SCP | every storage SOP class of DICOM, private ones |"
             " every one that is proposed; kept as sent |",
+            "| Storage (PS3.4 Annex B) | SCU | of what is stored | as stored; Explicit or Implicit"
+            " VR Little Endian for who takes no other |",
+            *(
+                f"| Query/Retrieve {service} (PS3.4 Annex C) | SCP |"
+                f" {query_retrieve.PATIENT_ROOT}{suffix}, {query_retrieve.STUDY_ROOT}{suffix} |"
+                " Implicit and Explicit VR Little Endian |"
+                for service, suffix in (
+                    ("FIND", query_retrieve.FIND),
+                    ("MOVE", query_retrieve.MOVE),
+                    ("GET", query_retrieve.GET),
+                )
+            ),
             "",
-            "Success (0000H) is answered after bytes and index row are committed. Only registered"
-            " nodes of the called archive are admitted. Not offered yet: Query/Retrieve, Storage"
-            " Commitment, Modality Worklist, MPPS, TLS.",
+            f"| Modality Worklist (PS3.4 Annex K) | SCP | {MODALITY_WORKLIST} | Implicit and"
+            " Explicit VR Little Endian |",
+            "| Modality Performed Procedure Step (PS3.4 Annex F.7) | SCP |"
+            f" {MODALITY_PERFORMED_PROCEDURE_STEP} | Implicit and Explicit VR Little Endian |",
+            f"| Storage Commitment Push (PS3.4 Annex J) | SCP and SCU | {STORAGE_COMMITMENT} |"
+            " Implicit and Explicit VR Little Endian |",
+            "| Instance Availability Notification (PS3.4 Annex R) | SCU |"
+            f" {INSTANCE_AVAILABILITY_NOTIFICATION} | Implicit and Explicit VR Little Endian, as"
+            " pynetdicom proposes them |",
             "",
-            "## Statuses and rejections",
+            "Private SOP classes are those of `BFR_DIMSE_PRIVATE_STORAGE_SOP_CLASSES`.",
+            "",
+            "## Implementation model",
+            "",
+            "One AE title per archive, and one per virtual archive, which shows all published data"
+            " and stores nothing. Success (0000H) of C-STORE is answered after bytes and index row"
+            " are committed. C-MOVE calls its destination with the AE title of the archive; C-GET"
+            " sends on its own association, in contexts whose SCP role the peer has taken.",
+            "",
+            "A request for storage commitment is answered at once and reported over its own"
+            " association when the peer leaves that open and quiet for a second, else over one that"
+            " we ask the registered node for, with the SCP role; again and again for two days. A"
+            " study is announced (IAN) when its last series is sealed.",
+            "",
+            "## Services and interoperability",
+            "",
+            "### C-FIND keys",
+            "",
+            "A key of a level may be used at the levels below it too.",
+            "",
+            "| Attribute | Tag | Levels |",
+            "|---|---|---|",
+            *_keys(),
+            "",
+            "Every element of the header may be asked for at the IMAGE level. Other keys are"
+            " answered empty, with FF01H. Query/Retrieve Level, Retrieve AE Title and Instance"
+            " Availability are always answered, and Timezone Offset From UTC where it is known."
+            " Text comes in the character set of the request, or in ISO_IR 192 when that does not"
+            " hold it. Names match without regard to case and accents.",
+            "",
+            "Extended negotiation: relational queries and retrieval, combined date and time, fuzzy"
+            " matching of person names, adjustment of time zones.",
+            "",
+            "### Modality Worklist and performed steps",
+            "",
+            "Every attribute of a worklist item is a matching key and a return key, in any sequence."
+            " Ranges of Scheduled Procedure Step Start Date and Time together are one period."
+            " Examinations whose status is in `BFR_WORKLIST_STATUSES` are in the list: those that"
+            " are performed leave it by MPPS.",
+            "",
+            "Of MPPS the type 1 attributes are required, type 2 may be absent. A step begins IN"
+            " PROGRESS, and ends with its end date and time and, when COMPLETED, a performed series."
+            " Attributes that may not be changed later are left as they were (0107H).",
+            "",
+            "### Storage Commitment",
+            "",
+            "| Failure Reason (0008,1197) | Meaning |",
+            "|---|---|",
+            "| 0110H | the object is registered, but its bytes cannot be read |",
+            "| 0112H | this archive has no such object |",
+            "| 0119H | the object is of another SOP class |",
+            "| 0131H | the node has used the Transaction UID for other objects |",
+            "",
+            "### Statuses",
+            "",
+            "| Service | Status | Meaning |",
+            "|---|---|---|",
+            "| C-FIND | FF00H, FF01H | a match; FF01H: a key is not supported |",
+            "| C-FIND | A700H | more matches than `BFR_DIMSE_FIND_MATCHES_MAX`; no database |",
+            "| C-MOVE, C-GET | A701H | more than 65,535 instances; no database |",
+            "| C-MOVE, C-GET | A702H | every sub-operation has failed |",
+            "| C-MOVE | A801H | the destination is no registered node of the archive |",
+            "| C-MOVE, C-GET | B000H | some sub-operations have failed or warn |",
+            "| all three | A900H | level or unique key is missing or does not fit; with Offending"
+            " Element |",
+            "| all three | C000H | the identifier, or a value, cannot be understood |",
+            "| all three | FE00H | cancelled: after the match or sub-operation at hand |",
+            "| N-ACTION | 0112H, 0115H, 0123H | another instance, a request that is none, another"
+            " action |",
+            "| N-CREATE, N-SET | 0106H, 0120H, 0121H | a value, an attribute, its value is missing or"
+            " none of its terms |",
+            "| N-CREATE | 0111H | the step exists |",
+            "| N-SET | 0107H | some attributes may not be changed and are as they were |",
+            "| N-SET | 0110H, Error ID A710H | the step is over and is changed no more |",
+            "| N-SET | 0112H | there is no such step |",
+            "| every N service | 0124H | asked of a virtual archive |",
             "",
             "| Error | Status (0000,0900) | A-ASSOCIATE-RJ result, source, reason |",
             "|---|---|---|",
             *answers,
             "",
-            *_statements(("PS3.4", "PS3.5", "PS3.7", "PS3.8", "PS3.10"), "PS3.4"),
+            "## Configuration",
+            "",
+            "AE titles, hosts, ports and what a node has agreed on are rows: `bfr archive`,"
+            " `bfr node`. Settings:"
+            " [configuration.md](../configuration.md), `BFR_DIMSE_…`.",
+            "",
+            "## Network communication",
+            "",
+            "As requestor at most 128 presentation contexts an association, each with one transfer"
+            " syntax; as many associations, one after the other, as that needs. One operation at a"
+            " time. A receiver that is silent for `BFR_DIMSE_IDLE_TIMEOUT_S` is given up.",
+            "",
+            "Several processes may serve one port (`BFR_DIMSE_PROCESSES`). Limits of a node"
+            " (associations at once, associations a minute, PDU) are rows and hold in each process;"
+            " beyond them the answer is 2, 3, 2.",
+            "",
+            "## Security",
+            "",
+            "Only registered nodes of the called archive are admitted, to a virtual archive only"
+            " nodes that are marked as audited for it. Each association, each query and each series"
+            " that goes out makes an audit record.",
+            "",
+            "A call from another host than the node's is rejected (1, 1, 3), as is one without TLS"
+            " where the node has to use it, or with another certificate than the one it is bound to."
+            " User identity (PS3.7 §D.3.3.7) is looked at where users or a secret are registered for"
+            " the node: user name, user name and passcode, JSON Web Token (HS256); who is not known"
+            " is rejected (1, 1, 1). Elsewhere it is accepted unseen, without an answer.",
+            "",
+            "TLS 1.2 and 1.3 after BCP 195 with certificates on both sides, on a port of its own"
+            " (`BFR_DIMSE_TLS_PORT`, 2762): ECDHE with AES-GCM or ChaCha20-Poly1305. Nodes that have"
+            " to use TLS are called over it too. Files are read again when they change.",
+            "",
+            *_statements(("PS3.4", "PS3.5", "PS3.7", "PS3.8", "PS3.10", "PS3.15"), "PS3.4"),
         )
     )
+
+
+def _keys() -> list[str]:
+    """The keys of C-FIND with the levels that they are of."""
+    rows = []
+    told: set[str] = set()
+    for level, keys in find_scp.KEYS.items():
+        for tag in sorted(keys - told):
+            steps = tag.split(".")
+            keyword = ".".join(keyword_for_tag(int(step, 16)) for step in steps)
+            numbers = ".".join(f"({step[:4]},{step[4:]})" for step in steps)
+            rows.append(f"| {keyword} | {numbers} | {level} |")
+        told |= keys
+    answered = sorted(frozenset().union(*find_scp.ANSWERED.values()) - told)
+    rows += [
+        f"| {keyword_for_tag(int(tag, 16))} | ({tag[:4]},{tag[4:]}) | answered, not matched |"
+        for tag in answered
+    ]
+    return rows
 
 
 def dicomweb() -> str:
