@@ -150,14 +150,14 @@ def dicom() -> str:
             "",
             "### Modality Worklist and performed steps",
             "",
-            "Every attribute of a worklist item is a matching key and a return key, in any sequence."
-            " Ranges of Scheduled Procedure Step Start Date and Time together are one period."
-            " Examinations whose status is in `BFR_WORKLIST_STATUSES` are in the list: those that"
-            " are performed leave it by MPPS.",
+            "Every attribute of a worklist item is a return key and, but for Pregnancy Status, a"
+            " matching key, in any sequence. Ranges of Scheduled Procedure Step Start Date and Time"
+            " together are one period. Examinations whose status is in `BFR_WORKLIST_STATUSES` are"
+            " in the list: those that are performed leave it by MPPS.",
             "",
             "Of MPPS the type 1 attributes are required, type 2 may be absent. A step begins IN"
-            " PROGRESS, and ends with its end date and time and, when COMPLETED, a performed series."
-            " Attributes that may not be changed later are left as they were (0107H).",
+            " PROGRESS, and ends with its end date and time and, when COMPLETED, a performed"
+            " series. Attributes that may not be changed later are left as they were (0107H).",
             "",
             "### Storage Commitment",
             "",
@@ -184,8 +184,8 @@ def dicom() -> str:
             "| all three | FE00H | cancelled: after the match or sub-operation at hand |",
             "| N-ACTION | 0112H, 0115H, 0123H | another instance, a request that is none, another"
             " action |",
-            "| N-CREATE, N-SET | 0106H, 0120H, 0121H | a value, an attribute, its value is missing or"
-            " none of its terms |",
+            "| N-CREATE, N-SET | 0106H, 0120H, 0121H | a value, an attribute, its value is missing"
+            " or none of its terms |",
             "| N-CREATE | 0111H | the step exists |",
             "| N-SET | 0107H | some attributes may not be changed and are as they were |",
             "| N-SET | 0110H, Error ID A710H | the step is over and is changed no more |",
@@ -219,14 +219,15 @@ def dicom() -> str:
             " that goes out makes an audit record.",
             "",
             "A call from another host than the node's is rejected (1, 1, 3), as is one without TLS"
-            " where the node has to use it, or with another certificate than the one it is bound to."
-            " User identity (PS3.7 §D.3.3.7) is looked at where users or a secret are registered for"
-            " the node: user name, user name and passcode, JSON Web Token (HS256); who is not known"
-            " is rejected (1, 1, 1). Elsewhere it is accepted unseen, without an answer.",
+            " where the node has to use it, or with another certificate than the one it is bound"
+            " to. User identity (PS3.7 §D.3.3.7) is looked at where users or a secret are"
+            " registered for the node: user name, user name and passcode, JSON Web Token (HS256);"
+            " who is not known is rejected (1, 1, 1). Elsewhere it is accepted unseen, without an"
+            " answer.",
             "",
             "TLS 1.2 and 1.3 after BCP 195 with certificates on both sides, on a port of its own"
-            " (`BFR_DIMSE_TLS_PORT`, 2762): ECDHE with AES-GCM or ChaCha20-Poly1305. Nodes that have"
-            " to use TLS are called over it too. Files are read again when they change.",
+            " (`BFR_DIMSE_TLS_PORT`, 2762): ECDHE with AES-GCM or ChaCha20-Poly1305. Nodes that"
+            " have to use TLS are called over it too. Files are read again when they change.",
             "",
             *_statements(("PS3.4", "PS3.5", "PS3.7", "PS3.8", "PS3.10", "PS3.15"), "PS3.4"),
         )

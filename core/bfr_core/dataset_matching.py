@@ -14,6 +14,8 @@ from bfr_core.matching import end_of_time, has_wildcard, range_bounds
 from bfr_core.names import normalise
 
 NO_KEYS = frozenset({"00080005", "00080201"})  # character set and time zone of the query itself
+# dcmjs-dimse sends Pregnancy Status 0 where it means none, and nobody searches by it.
+NOT_MATCHED = NO_KEYS | {"001021C0"}
 # Dates and times that are one moment when a range of both is asked for (PS3.4 §K.6.1.2.2).
 MOMENTS = {"00400002": "00400003", "00400004": "00400005"}
 
@@ -27,7 +29,7 @@ def matches(dataset: Dataset, keys: Dataset) -> bool:
     """
     moments = {tag: other for tag, other in MOMENTS.items() if _is_range(keys, tag, other)}
     for tag, key in keys.items():
-        if tag in NO_KEYS or tag in moments or tag in moments.values():
+        if tag in NOT_MATCHED or tag in moments or tag in moments.values():
             continue
         if not _element_matches(tag, dataset.get(tag, {}), key):
             return False
