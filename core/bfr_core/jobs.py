@@ -59,6 +59,7 @@ class Ladder(BaseRetryStrategy):
 
 
 NODE_RETRY = Ladder(NODE_WAITS_S)
+NODE_TASKS = frozenset({"report_commitment", "request_commitment", "notify_availability"})
 
 # Task bodies import what they run: that module in turn defers jobs.
 app = App(connector=PsycopgConnector())
@@ -227,8 +228,7 @@ async def _tell_failure(
 
 
 def _attempts_max(job: Job) -> int:
-    calls_node = job.lock is not None and job.lock.startswith("node-")
-    return len(NODE_WAITS_S) + 1 if calls_node else ATTEMPTS_MAX
+    return len(NODE_WAITS_S) + 1 if job.task_name in NODE_TASKS else ATTEMPTS_MAX
 
 
 def _reason(error: Exception) -> str:

@@ -12,7 +12,7 @@ from bfr_core.access import Access
 from bfr_core.database import Transaction
 from bfr_core.dataset_matching import values_of
 from bfr_core.errors import Conflict, Denied, Invalid, NotFound
-from bfr_core.instances import Dataset, text
+from bfr_core.instances import UID, Dataset, clean_json, text
 from bfr_core.matching import checked_uid
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ async def create_step(store: "Store", access: Access, archive_id: int, message: 
                     archive_id=archive_id,
                     sop_instance_uid=message.sop_instance_uid,
                     status="IN PROGRESS",
-                    attributes=orjson.dumps(message.dataset).decode(),
+                    attributes=_json(message.dataset),
                 )
             )
             for item in scheduled:
@@ -170,6 +170,8 @@ async def set_step(
     end without what has to be told by then, Invalid for a status.
     """
     _require_permission(access, archive_id)
+    if not UID.fullmatch(message.sop_instance_uid):
+        raise NotFound("there is no such performed procedure step")
     changes = {tag: one for tag, one in message.dataset.items() if tag not in FIXED}
     async with store.database.transaction() as tx:
         step = await tx.one(
@@ -191,7 +193,7 @@ async def set_step(
             CHANGE,
             step=step.performed_procedure_step_id,
             status=status,
-            attributes=orjson.dumps(merged).decode(),
+            attributes=_json(merged),
         )
         await _keep(tx, access, archive_id, step.performed_procedure_step_id, "N-SET", message)
     return frozenset(message.dataset) & FIXED
@@ -236,6 +238,10 @@ async def _keep(
             sop_instance_uid=message.sop_instance_uid,
         ),
     )
+
+
+def _json(dataset: Dataset) -> str:
+    return orjson.dumps(clean_json(dataset)).decode()
 
 
 def _require_permission(access: Access, archive_id: int) -> None:

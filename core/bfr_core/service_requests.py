@@ -17,7 +17,7 @@ from bfr_core.access import Access
 from bfr_core.database import Transaction
 from bfr_core.dataset_matching import answer, matches, values_of
 from bfr_core.errors import Denied, Invalid
-from bfr_core.instances import Dataset, parse_date, text
+from bfr_core.instances import Dataset, clean_json, parse_date, text
 from bfr_core.matching import checked_uid, range_bounds
 from bfr_core.settings import STEP_STATUSES
 
@@ -138,7 +138,7 @@ async def put_examination(tx: Transaction, access: Access, archive_id: int, item
         PUT_REQUEST,
         archive_id=archive_id,
         accession_number=accession_number,
-        attributes=orjson.dumps(request).decode(),
+        attributes=orjson.dumps(clean_json(request)).decode(),
     )
     examination_id = await tx.value(
         PUT_EXAMINATION,
@@ -148,7 +148,7 @@ async def put_examination(tx: Transaction, access: Access, archive_id: int, item
         study_instance_uid=study_uid,
         scheduled_on=scheduled_on,
         status=status,
-        attributes=orjson.dumps(procedure).decode(),
+        attributes=orjson.dumps(clean_json(procedure)).decode(),
     )
     await audit.record(
         tx,

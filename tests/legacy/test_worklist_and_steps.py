@@ -482,6 +482,15 @@ async def test_what_may_not_be_changed_stays(
     assert (await statuses(store))[0] == ["COMPLETED"]
 
 
+async def test_what_a_database_cannot_hold_is_no_reason_to_refuse_a_step(
+    dimse: DimseServer, store: Store, house: House
+) -> None:
+    modality = await Modality.call(dimse.port)
+    assert (await modality.create(begun(PerformedLocation="room\x00 1"))).Status == 0
+    assert (await modality.set(ended(), "1.2.3.77")).Status == 0
+    await modality.leave()
+
+
 async def test_each_message_is_kept_as_it_came(
     dimse: DimseServer, store: Store, house: House
 ) -> None:

@@ -108,7 +108,10 @@ def _report(store: Store, bridge: Bridge, exchange: Exchange, commitment_id: int
 
         def answered(response: object) -> None:
             told = getattr(response, "Status", None) == SUCCESS
-            bridge.run(commitments.end_report(store, commitment_id, told=told), TIMEOUT_S)
+            try:
+                bridge.run(commitments.end_report(store, commitment_id, told=told), TIMEOUT_S)
+            except ArchiveError as error:
+                log.info("commitment %d is reported again: %s", commitment_id, error.message)
 
         dataset = result_dataset(
             report.transaction_uid, report.result, report.link.calling_ae_title

@@ -57,7 +57,8 @@ def served(
     def serve(exchange: Exchange) -> None:
         answer = answers.get(type(exchange.request))
         if answer is None:
-            log.info("association aborted: %s is no request of %s", exchange.request, name)
+            request = type(exchange.request).__name__
+            log.info("association aborted: %s is no request of %s", request, name)
             exchange.association.abort()
             return
         try:
