@@ -15,7 +15,7 @@ from pathlib import Path
 import pynetdicom
 import pytest
 from pydicom.dataset import Dataset
-from pynetdicom import evt
+from pynetdicom import build_role, evt
 from tests.certificates import Authority, Certificate, new_authority, openssl
 from tests.conftest import House, need
 from tests.legacy.nodes import running_node
@@ -32,6 +32,7 @@ from bfr_legacy.dimse.bridge import Bridge
 from bfr_legacy.dimse.server import DimseServer, dimse_server
 from bfr_legacy.dimse.tls import Tls
 
+STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.2.3"
 STUDY_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
 
 
@@ -324,3 +325,74 @@ def move(secured: Secured, study_instance_uid: str) -> int:
     ]
     association.release()
     return answers[-1]
+
+
+async def test_objects_are_fetched_over_tls_byte_for_byte(secured: Secured, tmp_path: Path) -> None:
+    """While one thread sends the objects another reads the responses."""
+    objects = [ct_instance(rows=512, columns=512) for _ in range(12)]
+    for one in objects:
+        one.StudyInstanceUID = objects[0].StudyInstanceUID
+    files = [tmp_path / f"{number}.dcm" for number in range(len(objects))]
+    for file, dataset in zip(files, objects, strict=True):
+        file.write_bytes(part10_bytes(dataset))
+    own = [*secured.options(), "127.0.0.1", str(secured.port)]
+    answer = await dcmtk("storescu", *own, *map(str, files))
+    assert answer.returncode == 0, answer.stderr
+
+    def fetch() -> tuple[int, dict[str, bytes]]:
+        fetched: dict[str, bytes] = {}
+
+        def take(event: evt.Event) -> int:
+            fetched[str(event.dataset.SOPInstanceUID)] = event.dataset.PixelData
+            return 0x0000
+
+        entity = pynetdicom.AE("MODALITY")
+        entity.add_requested_context(STUDY_ROOT_GET)
+        entity.add_requested_context(CT, EXPLICIT)
+        association = entity.associate(
+            "127.0.0.1",
+            secured.port,
+            ae_title="ARCHIVE",
+            ext_neg=[build_role(CT, scp_role=True)],
+            evt_handlers=[(evt.EVT_C_STORE, take)],
+            tls_args=(secured.context(secured.node), "localhost"),
+        )
+        assert association.is_established
+        wanted = Dataset()
+        wanted.QueryRetrieveLevel = "STUDY"
+        wanted.StudyInstanceUID = objects[0].StudyInstanceUID
+        answers = [int(one.Status) for one, _ in association.send_c_get(wanted, STUDY_ROOT_GET)]
+        association.release()
+        return answers[-1], fetched
+
+    status, fetched = await asyncio.to_thread(fetch)
+    assert status == 0
+    assert fetched == {str(one.SOPInstanceUID): one.PixelData for one in objects}
+
+
+async def test_a_caller_that_stops_within_a_record_is_let_go(secured: Secured) -> None:
+    """Half a TLS record, then nothing: the association ends and others are served."""
+
+    def call() -> None:
+        plain = socket.create_connection(("127.0.0.1", secured.port), 30)
+        context = secured.context(secured.node)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        connection = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        while True:
+            try:
+                connection.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                plain.sendall(outgoing.read())
+                incoming.write(plain.recv(65536))
+        connection.write(associate_rq([(CT, [EXPLICIT])]))
+        record = outgoing.read()
+        plain.sendall(record[: len(record) // 2])
+        plain.shutdown(socket.SHUT_WR)
+        while plain.recv(65536):
+            pass
+        plain.close()
+
+    await asyncio.wait_for(asyncio.to_thread(call), 60)
+    answer = await dcmtk("echoscu", *secured.options(), "127.0.0.1", str(secured.port))
+    assert answer.returncode == 0, answer.stderr
