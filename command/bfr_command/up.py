@@ -214,6 +214,8 @@ def greeting(settings: Settings, archives: Sequence[Archive], nodes: Sequence[Di
             f"  Administrationsportalen  {http}/admin",
             f"  DICOMweb                 {http}/dicomweb",
         ]
+    if has_dimse and settings.dimse_tls_certificate_file:
+        lines.append(f"  DIMSE over TLS           {settings.dimse_host}:{settings.dimse_tls_port}")
     for archive in archives:
         label = f"  Archive {archive.ae_title:<16}"
         if has_web:

@@ -340,6 +340,8 @@ async def admit_node(
         names_user=user is not None,
     )
     detail: dict[str, object] = {"called_ae_title": called_ae_title}
+    if refusal is not None:
+        detail["reason"] = refusal.message
     if user is not None:
         detail["user"] = user
     if shown.certificate is not None:

@@ -114,6 +114,15 @@ def dimse_server(store: Store, bridge: Bridge) -> "DimseServer":
     )
 
 
+class _Rejected(Exception):
+    """An association request is rejected; `why` is for the log."""
+
+    def __init__(self, rejection: Rejection, why: str) -> None:
+        super().__init__(why)
+        self.rejection = rejection
+        self.why = why
+
+
 class DimseServer:
     """A DICOM server with its threads.
 
@@ -269,25 +278,27 @@ class DimseServer:
         with self._lock:
             full = self._admitted >= self._max_associations
             self._admitted += not full
-        if full:
-            decision: Peer | Rejection = LOCAL_LIMIT_EXCEEDED
-        else:
-            decision = self._decide(association, request, called, calling, remote)
-            with self._lock:
-                if isinstance(decision, Rejection):
+        try:
+            if full:
+                raise _Rejected(LOCAL_LIMIT_EXCEEDED, "there are as many associations as can be")
+            try:
+                peer = self._decide(association, request, called, calling, remote)
+            except _Rejected:
+                with self._lock:
                     self._admitted -= 1
-                else:
-                    self._connections[association] = decision
-        if isinstance(decision, Rejection):
+                raise
+        except _Rejected as rejected:
             self.refusals.tell(
                 "association rejected: calling=%r called=%r remote=%s result=%d source=%d"
-                " reason=%d",
-                *(calling, called, remote, *decision),
+                " reason=%d: %s",
+                *(calling, called, remote, *rejected.rejection, rejected.why),
             )
-            return decision
+            return rejected.rejection
+        with self._lock:
+            self._connections[association] = peer
         proposed = request.presentation_context_definition_list
         negotiated = negotiate(self._services, proposed)
-        self._prepare(association, decision, negotiated)
+        self._prepare(association, peer, negotiated)
         log.info(
             "association accepted: calling=%r called=%r remote=%s contexts=%d of %d",
             *(calling, called, remote, len(negotiated.services), len(proposed)),
@@ -301,21 +312,22 @@ class DimseServer:
         called: str,
         calling: str,
         remote: str,
-    ) -> Peer | Rejection:
+    ) -> Peer:
+        """Return the peer. Raises _Rejected."""
         if request.application_context_name != APPLICATION_CONTEXT_NAME:
-            return APPLICATION_CONTEXT_NAME_NOT_SUPPORTED
+            raise _Rejected(APPLICATION_CONTEXT_NAME_NOT_SUPPORTED, "another application context")
         stream = cast(StreamSocket, association.stream.socket)
         shown = Shown(stream.is_secured, stream.certificate, _identity(association))
         try:
             peer = self._admit_peer(called, calling, remote, shown)
         except ArchiveError as error:
-            return answer_to(error).rejection
-        except Exception:  # the edge: the caller is told to come back, whatever the fault
+            raise _Rejected(answer_to(error).rejection, error.message) from error
+        except Exception as error:  # the edge: the caller is told to come back, whatever the fault
             log.exception("admission failed")
-            return TEMPORARY_CONGESTION
+            raise _Rejected(TEMPORARY_CONGESTION, "admission failed") from error
         node_id = peer.access.dicom_node_id
         if node_id is not None and not self._limits.enter(node_id, peer.terms):
-            return LOCAL_LIMIT_EXCEEDED
+            raise _Rejected(LOCAL_LIMIT_EXCEEDED, "the node calls more than was agreed")
         return peer
 
     def _prepare(self, association: StreamAssociation, peer: Peer, negotiated: Negotiated) -> None:
