@@ -104,7 +104,6 @@ def dicom() -> str:
                     ("GET", query_retrieve.GET),
                 )
             ),
-            "",
             f"| Modality Worklist (PS3.4 Annex K) | SCP | {MODALITY_WORKLIST} | Implicit and"
             " Explicit VR Little Endian |",
             "| Modality Performed Procedure Step (PS3.4 Annex F.7) | SCP |"

@@ -1,4 +1,4 @@
-"""Associations over TLS with certificates on both sides (PS3.15 §B.9, BCP 195)."""
+"""Associations over TLS with certificates on both sides (PS3.15 §B.12, BCP 195)."""
 
 import asyncio
 import datetime
@@ -109,7 +109,7 @@ async def set_terms(store: Store, **changes: object) -> None:
         await node_terms.set_terms(tx, operator("test"), "PACS of ARCHIVE", "MODALITY", **changes)
 
 
-@pytest.mark.conforms("PS3.15 §B.9", "associations over TLS with certificates on both sides")
+@pytest.mark.conforms("PS3.15 §B.12", "associations over TLS with certificates on both sides")
 async def test_objects_come_over_tls_byte_for_byte(
     secured: Secured, house: House, tmp_path: Path
 ) -> None:
@@ -141,7 +141,7 @@ async def test_many_objects_come_over_one_association(secured: Secured, house: H
     assert len(await stored(secured.store, house)) == 29
 
 
-@pytest.mark.conforms("PS3.15 §B.9", "a peer without a certificate is not let in")
+@pytest.mark.conforms("PS3.15 §B.12", "a peer without a certificate is not let in")
 async def test_without_a_certificate_nobody_is_let_in(
     secured: Secured, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -169,7 +169,7 @@ async def test_a_certificate_of_a_strange_authority_is_not_let_in(
     assert answer.returncode != 0
 
 
-@pytest.mark.conforms("PS3.15 §B.9", "TLS 1.1 and below are not spoken")
+@pytest.mark.conforms("PS3.15 §B.12", "TLS 1.1 and below are not spoken")
 @pytest.mark.parametrize(
     ("version", "spoken"),
     [
@@ -276,7 +276,7 @@ def test_what_is_no_certificate_has_no_expiry(der: bytes) -> None:
         certificates.expires_at(der)
 
 
-@pytest.mark.conforms("PS3.15 §B.9", "C-MOVE sends over TLS to who has to be called so")
+@pytest.mark.conforms("PS3.15 §B.12", "C-MOVE sends over TLS to who has to be called so")
 async def test_objects_are_moved_over_tls(secured: Secured, tmp_path: Path) -> None:
     objects = [ct_instance(rows=64, columns=64) for _ in range(3)]
     objects[1].StudyInstanceUID = objects[2].StudyInstanceUID = objects[0].StudyInstanceUID

@@ -1,4 +1,4 @@
-"""TLS under DICOM associations, with certificates on both sides (PS3.15 §B.9 and §B.12, BCP 195).
+"""TLS under DICOM associations, with certificates on both sides (PS3.15 §B.12, BCP 195).
 
 Python's TLS sockets are not made for two threads, but an association reads in one and writes in
 another. `TlsConnection` never waits inside OpenSSL, so that one lock is enough.
