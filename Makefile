@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 WEB := ui/web
+NODE_PEERS := tests/peers/node
 WEB_SOURCES := $(shell find $(WEB)/src $(WEB)/public -type f 2>/dev/null) $(WEB)/index.html $(WEB)/vite.config.ts
 
 # The machine's Node.js when it is 20 or later, else the one that PyPI packages.
@@ -23,7 +24,7 @@ help:  ## list these commands
 run: $(VENV)/.run web  ## start everything with demo data and print the addresses
 	@$(BIN)/bfr up --demo
 
-test: $(VENV)/.dev web  ## run every test
+test: $(VENV)/.dev web $(NODE_PEERS)/node_modules/.stamp  ## run every test
 	@$(BIN)/pytest
 	@cd $(WEB) && $(NODE_PATH_PREFIX) npm test --silent
 
@@ -100,6 +101,12 @@ $(VENV)/.node: requirements-dev.lock | $(UV)
 $(WEB)/node_modules/.stamp: $(WEB)/package-lock.json $(NODE_STAMP)
 	@echo "installing the packages of the browser application"
 	@cd $(WEB) && $(NODE_PATH_PREFIX) npm install --no-save --silent --no-audit --no-fund
+	@touch $@
+
+$(NODE_PEERS)/node_modules/.stamp: $(NODE_PEERS)/package-lock.json $(NODE_STAMP)
+	@echo "installing the peers of the tests that are written in JavaScript"
+	@cd $(NODE_PEERS) \
+	  && $(NODE_PATH_PREFIX) npm install --no-save --silent --no-audit --no-fund --ignore-scripts
 	@touch $@
 
 ui/bfr_ui/static/index.html: $(WEB)/node_modules/.stamp $(WEB_SOURCES) $(WEB)/package.json

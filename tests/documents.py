@@ -15,6 +15,10 @@ from bfr_core.errors import ArchiveError
 from bfr_core.settings import Settings
 from bfr_dicomweb import app, errors
 from bfr_legacy.dimse import find_scp, query_retrieve, status
+from bfr_legacy.dimse.commitment_scp import STORAGE_COMMITMENT
+from bfr_legacy.dimse.mpps_scp import MODALITY_PERFORMED_PROCEDURE_STEP
+from bfr_legacy.dimse.node_calls import INSTANCE_AVAILABILITY_NOTIFICATION
+from bfr_legacy.dimse.worklist_scp import MODALITY_WORKLIST
 
 ROOT = Path(__file__).parents[1]
 OBSERVABILITY = ROOT / "docs" / "operations" / "observability.md"
@@ -106,8 +110,17 @@ def dicom() -> str:
                     ("GET", query_retrieve.GET),
                 )
             ),
+            f"| Modality Worklist (PS3.4 Annex K) | SCP | {MODALITY_WORKLIST} | Implicit and"
+            " Explicit VR Little Endian |",
+            "| Modality Performed Procedure Step (PS3.4 Annex F.7) | SCP |"
+            f" {MODALITY_PERFORMED_PROCEDURE_STEP} | Implicit and Explicit VR Little Endian |",
+            f"| Storage Commitment Push (PS3.4 Annex J) | SCP and SCU | {STORAGE_COMMITMENT} |"
+            " Implicit and Explicit VR Little Endian |",
+            "| Instance Availability Notification (PS3.4 Annex R) | SCU |"
+            f" {INSTANCE_AVAILABILITY_NOTIFICATION} | Implicit and Explicit VR Little Endian, as"
+            " pynetdicom proposes them |",
             "",
-            "Not offered yet: Storage Commitment, Modality Worklist, MPPS, TLS.",
+            "Private SOP classes are those of `BFR_DIMSE_PRIVATE_STORAGE_SOP_CLASSES`.",
             "",
             "## Implementation model",
             "",
@@ -115,6 +128,11 @@ def dicom() -> str:
             " and stores nothing. Success (0000H) of C-STORE is answered after bytes and index row"
             " are committed. C-MOVE calls its destination with the AE title of the archive; C-GET"
             " sends on its own association, in contexts whose SCP role the peer has taken.",
+            "",
+            "A request for storage commitment is answered at once and reported over its own"
+            " association when the peer leaves that open and quiet for a second, else over one that"
+            " we ask the registered node for, with the SCP role; again and again for two days. A"
+            " study is announced (IAN) when its last series is sealed.",
             "",
             "## Services and interoperability",
             "",
@@ -135,6 +153,26 @@ def dicom() -> str:
             "Extended negotiation: relational queries and retrieval, combined date and time, fuzzy"
             " matching of person names, adjustment of time zones.",
             "",
+            "### Modality Worklist and performed steps",
+            "",
+            "Every attribute of a worklist item is a return key and, but for Pregnancy Status, a"
+            " matching key, in any sequence. Ranges of Scheduled Procedure Step Start Date and Time"
+            " together are one period. Examinations whose status is in `BFR_WORKLIST_STATUSES` are"
+            " in the list: those that are performed leave it by MPPS.",
+            "",
+            "Of MPPS the type 1 attributes are required, type 2 may be absent. A step begins IN"
+            " PROGRESS, and ends with its end date and time and, when COMPLETED, a performed"
+            " series. Attributes that may not be changed later are left as they were (0107H).",
+            "",
+            "### Storage Commitment",
+            "",
+            "| Failure Reason (0008,1197) | Meaning |",
+            "|---|---|",
+            "| 0110H | the object is registered, but its bytes cannot be read |",
+            "| 0112H | this archive has no such object |",
+            "| 0119H | the object is of another SOP class |",
+            "| 0131H | the node has used the Transaction UID for other objects |",
+            "",
             "### Statuses",
             "",
             "| Service | Status | Meaning |",
@@ -149,6 +187,15 @@ def dicom() -> str:
             " Element |",
             "| all three | C000H | the identifier, or a value, cannot be understood |",
             "| all three | FE00H | cancelled: after the match or sub-operation at hand |",
+            "| N-ACTION | 0112H, 0115H, 0123H | another instance, a request that is none, another"
+            " action |",
+            "| N-CREATE, N-SET | 0106H, 0120H, 0121H | a value, an attribute, its value is missing"
+            " or none of its terms |",
+            "| N-CREATE | 0111H | the step exists |",
+            "| N-SET | 0107H | some attributes may not be changed and are as they were |",
+            "| N-SET | 0110H, Error ID A710H | the step is over and is changed no more |",
+            "| N-SET | 0112H | there is no such step |",
+            "| every N service | 0124H | asked of a virtual archive |",
             "",
             "| Error | Status (0000,0900) | A-ASSOCIATE-RJ result, source, reason |",
             "|---|---|---|",
@@ -156,7 +203,8 @@ def dicom() -> str:
             "",
             "## Configuration",
             "",
-            "AE titles, hosts and ports are rows: `bfr archive`, `bfr node`. Settings:"
+            "AE titles, hosts, ports and what a node has agreed on are rows: `bfr archive`,"
+            " `bfr node`. Settings:"
             " [configuration.md](../configuration.md), `BFR_DIMSE_…`.",
             "",
             "## Network communication",
@@ -165,13 +213,28 @@ def dicom() -> str:
             " syntax; as many associations, one after the other, as that needs. One operation at a"
             " time. A receiver that is silent for `BFR_DIMSE_IDLE_TIMEOUT_S` is given up.",
             "",
+            "Several processes may serve one port (`BFR_DIMSE_PROCESSES`). Limits of a node"
+            " (associations at once, associations a minute, PDU) are rows and hold in each process;"
+            " beyond them the answer is 2, 3, 2.",
+            "",
             "## Security",
             "",
             "Only registered nodes of the called archive are admitted, to a virtual archive only"
             " nodes that are marked as audited for it. Each association, each query and each series"
-            " that goes out makes an audit record. No TLS yet.",
+            " that goes out makes an audit record.",
             "",
-            *_statements(("PS3.4", "PS3.5", "PS3.7", "PS3.8", "PS3.10"), "PS3.4"),
+            "A call from another host than the node's is rejected (1, 1, 3), as is one without TLS"
+            " where the node has to use it, or with another certificate than the one it is bound"
+            " to. User identity (PS3.7 §D.3.3.7) is looked at where users or a secret are"
+            " registered for the node: user name, user name and passcode, JSON Web Token (HS256);"
+            " who is not known is rejected (1, 1, 1). Elsewhere it is accepted unseen, without an"
+            " answer.",
+            "",
+            "TLS 1.2 and 1.3 after BCP 195 with certificates on both sides, on a port of its own"
+            " (`BFR_DIMSE_TLS_PORT`, 2762): ECDHE with AES-GCM or ChaCha20-Poly1305. Nodes that"
+            " have to use TLS are called over it too. Files are read again when they change.",
+            "",
+            *_statements(("PS3.4", "PS3.5", "PS3.7", "PS3.8", "PS3.10", "PS3.15"), "PS3.4"),
         )
     )
 

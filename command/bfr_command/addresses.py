@@ -15,7 +15,7 @@ class Address:
     """What one role listens on."""
 
     role: str
-    door: str  # "http" or "dimse", as its settings begin
+    door: str  # "http", "dimse" or "dimse_tls", as its settings begin
     host: str
     port: int
 
@@ -37,8 +37,15 @@ def addresses(settings: Settings) -> list[Address]:
     every = (
         Address("web", "http", settings.http_host, settings.http_port),
         Address("dimse", "dimse", settings.dimse_host, settings.dimse_port),
+        *_tls_addresses(settings),
     )
     return [one for one in every if one.role in settings.roles]
+
+
+def _tls_addresses(settings: Settings) -> list[Address]:
+    if not settings.dimse_tls_certificate_file:
+        return []
+    return [Address("dimse", "dimse_tls", settings.dimse_host, settings.dimse_tls_port)]
 
 
 def http_root(settings: Settings) -> str:
@@ -102,5 +109,6 @@ def _reason(address: Address, error: OSError) -> str:
         return f"is not for this user: set {setting}_PORT to a port from 1024 on"
     # Below 0 are the errors of getaddrinfo(3): a name that nobody knows.
     if error.errno == errno.EADDRNOTAVAIL or (error.errno or 0) < 0:
-        return f"is no address of this machine: set {setting}_HOST to one"
+        host = f"BFR_{address.role.upper()}_HOST" if address.role == "dimse" else f"{setting}_HOST"
+        return f"is no address of this machine: set {host} to one"
     return f"cannot be used: {error.strerror}"

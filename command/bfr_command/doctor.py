@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import datetime
 import http.client
 import json
 import os
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bfr_command.addresses import addresses, http_root, open_to_strangers, problem_at
-from bfr_core import cases, roles, statistics
+from bfr_core import cases, certificates, roles, statistics
 from bfr_core.bucket_address import BucketAddress, read_bucket_address
 from bfr_core.database import Transaction, open_database, pending_migrations
 from bfr_core.errors import ArchiveError, Invalid
@@ -23,9 +24,11 @@ from bfr_core.postgres import running
 from bfr_core.settings import Settings
 from bfr_core.store import cluster_of, database_owner_url, database_url
 from bfr_core.uploading import SpoolState, spool_state
+from bfr_legacy.dimse.tls import tls_of
 from bfr_ui.pages import static_directory
 
 CLOCK_TOLERANCE_S = 1.0
+RENEW_BEFORE = datetime.timedelta(days=30)
 SPOOL_TOLERANCE_MINUTES = 30
 GIB = 1024**3
 ANSWER_MAX_BYTES = 64 * 1024
@@ -253,13 +256,31 @@ async def _pages(settings: Settings) -> list[Finding]:
 
 
 async def _certificates(settings: Settings) -> list[Finding]:
-    return [
-        Finding(
-            "note",
-            "certificates",
-            "none in use: HTTP and DIMSE are served without TLS, on loopback addresses by default",
-        )
-    ]
+    if not settings.dimse_tls_certificate_file:
+        return [
+            Finding(
+                "note",
+                "certificates",
+                "none in use: HTTP and DIMSE are served without TLS, on loopback addresses by"
+                " default",
+            )
+        ]
+    try:
+        found = await asyncio.to_thread(certificates.expiries, settings)
+        if tls := tls_of(settings):
+            tls.server()
+    except ArchiveError as error:
+        return [Finding("fault", "certificates", f"{error.message}: check BFR_DIMSE_TLS_…")]
+    return [_expiry(one) for one in found]
+
+
+def _expiry(one: certificates.Expiry) -> Finding:
+    day = f"{one.path} ends on {one.expires_at:%Y-%m-%d}"
+    if one.left <= datetime.timedelta(0):
+        return Finding("fault", "certificates", f"{day}, which is over: put a new one in its place")
+    if one.left < RENEW_BEFORE:
+        return Finding("note", "certificates", f"{day}: have a new one issued")
+    return Finding("ok", "certificates", day)
 
 
 def _answers(url: str, names: Sequence[str]) -> bool:

@@ -88,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
 
     _registering(commands)
     _keeping(commands)
+    _worklist(commands)
 
     command = commands.add_parser("doctor", help="check everything and say what to do")
     command.set_defaults(command="doctor.examine")
@@ -117,13 +118,14 @@ def _registering(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     verb.set_defaults(command="registering.add_archive")
     verbs.add_parser("list").set_defaults(command="registering.list_archives")
 
-    noun = commands.add_parser("node", help="DICOM nodes of connections: add, list, audited")
+    noun = commands.add_parser("node", help="DICOM nodes: add, set, user, audited, list")
     verbs = noun.add_subparsers(required=True, metavar="VERB")
     verb = verbs.add_parser("add")
     verb.add_argument("ae_title")
     verb.add_argument("--connection", required=True)
     verb.add_argument("--host", required=True)
     verb.add_argument("--port", required=True, type=int)
+    _terms(verb)
     verb.set_defaults(command="registering.add_node")
     verb = verbs.add_parser("audited", help="open a virtual archive to an audited node")
     verb.add_argument("ae_title")
@@ -131,7 +133,48 @@ def _registering(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     verb.add_argument("--virtual", required=True, metavar="AE", help="the virtual archive")
     verb.add_argument("--revoke", action="store_true", help="close it again")
     verb.set_defaults(command="registering.mark_audited")
+    verb = verbs.add_parser("set", help="change what a node has agreed on")
+    verb.add_argument("ae_title")
+    verb.add_argument("--connection", required=True)
+    _terms(verb)
+    verb.set_defaults(command="registering.set_node")
+    verb = verbs.add_parser("user", help="let a node name a user; the passcode comes by stdin")
+    verb.add_argument("ae_title")
+    verb.add_argument("--connection", required=True)
+    verb.add_argument("--username", required=True)
+    verb.add_argument("--with-passcode", action="store_true", help="read it from standard input")
+    verb.set_defaults(command="registering.add_node_user")
     verbs.add_parser("list").set_defaults(command="registering.list_nodes")
+
+
+def _terms(verb: argparse.ArgumentParser) -> None:
+    # Without a value what was agreed stays, so None is not False here.
+    flag = argparse.BooleanOptionalAction
+    verb.add_argument("--check-host", action=flag, help="it calls from its host only")
+    verb.add_argument("--tls", action=flag, help="it calls, and is called, over TLS only")
+    verb.add_argument("--certificate", metavar="SHA256|SUBJECT", help="the one that it shows")
+    verb.add_argument("--require-user", action=flag, help="it names a user when it calls")
+    verb.add_argument("--jwt-secret-file", type=Path, help="secret of its JSON Web Tokens (HS256)")
+    verb.add_argument("--associations-max", type=int, metavar="N")
+    verb.add_argument("--associations-per-minute-max", type=int, metavar="N")
+    verb.add_argument("--pdu-max-bytes", type=int, metavar="N")
+    verb.add_argument("--tell-availability", action=flag, help="tell it of each complete study")
+
+
+def _worklist(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    noun = commands.add_parser("worklist", help="the modality worklist: add, list")
+    verbs = noun.add_subparsers(required=True, metavar="VERB")
+    verb = verbs.add_parser("add", help="add items from DICOM JSON files, or one by options")
+    verb.add_argument("--archive", required=True, metavar="AE")
+    verb.add_argument("files", nargs="*", type=Path, metavar="FILE")
+    for name in ("accession", "patient-id", "patient-name", "birth-date", "sex", "station"):
+        verb.add_argument(f"--{name}", default="")
+    for name in ("modality", "date", "time", "description"):
+        verb.add_argument(f"--{name}", default="")
+    verb.set_defaults(command="worklist.add")
+    verb = verbs.add_parser("list")
+    verb.add_argument("--archive", required=True, metavar="AE")
+    verb.set_defaults(command="worklist.show")
 
 
 def _keeping(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -1,9 +1,13 @@
 """Connections, archives and nodes from the command line."""
 
 import argparse
+import dataclasses
+import sys
+from pathlib import Path
 
 from bfr_command.database_session import command_store, this_operator
-from bfr_core import connections
+from bfr_core import connections, node_terms
+from bfr_core.errors import Invalid
 from bfr_core.settings import Settings
 
 
@@ -73,8 +77,63 @@ async def add_node(settings: Settings, arguments: argparse.Namespace) -> int:
             arguments.host,
             arguments.port,
         )
+        if changes := _changes(arguments):
+            await node_terms.set_terms(
+                tx, this_operator(), arguments.connection, added.ae_title, **changes
+            )
     print(f"node {added.ae_title} at {added.host}:{added.port}")
     return 0
+
+
+async def set_node(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Change what a DICOM node has agreed on."""
+    async with command_store(settings) as store, store.database.transaction() as tx:
+        terms = await node_terms.set_terms(
+            tx,
+            this_operator(),
+            arguments.connection,
+            arguments.ae_title,
+            **_changes(arguments),
+        )
+    for name, value in dataclasses.asdict(terms).items():
+        if name != "jwt_secret":
+            print(f"{name}\t{'' if value is None else value}")
+    return 0
+
+
+async def add_node_user(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Let a DICOM node name a user."""
+    passcode = sys.stdin.readline().rstrip("\n") if arguments.with_passcode else ""
+    if arguments.with_passcode and not passcode:
+        raise Invalid("no passcode came by standard input")
+    async with command_store(settings) as store, store.database.transaction() as tx:
+        await node_terms.add_user(
+            tx,
+            this_operator(),
+            arguments.connection,
+            arguments.ae_title,
+            arguments.username,
+            passcode,
+        )
+    print(f"node {arguments.ae_title} may name the user")
+    return 0
+
+
+def _changes(arguments: argparse.Namespace) -> dict[str, object]:
+    """Return the terms that the options name."""
+    secret: Path | None = arguments.jwt_secret_file
+    named = {
+        "host_checked": arguments.check_host,
+        "tls_required": arguments.tls,
+        "certificate": arguments.certificate,
+        "identity_required": arguments.require_user,
+        "jwt_secret": None if secret is None else secret.read_text().strip(),
+        "associations_max": arguments.associations_max,
+        "associations_per_minute_max": arguments.associations_per_minute_max,
+        "pdu_max_bytes": arguments.pdu_max_bytes,
+        "availability_wanted": arguments.tell_availability,
+    }
+    return {name: value for name, value in named.items() if value is not None}
 
 
 async def list_connections(settings: Settings, arguments: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from bfr_command.observing import observed
 from bfr_core import logs, roles, tracing
 from bfr_core.errors import Unavailable
 from bfr_core.jobs import run_worker
+from bfr_core.outgoing import Outgoing
 from bfr_core.settings import Settings
 from bfr_core.store import Store, open_store
 
@@ -26,10 +27,18 @@ async def serve_worker(store: Store, stop: asyncio.Event) -> None:
 
     beating = asyncio.create_task(roles.beat(store, "worker", check, stop))
     try:
-        await run_worker(store, stop)
+        await run_worker(store, stop, node_calls(store.settings))
     finally:
         stop.set()
         await beating
+
+
+def node_calls(settings: Settings) -> Outgoing:
+    """Return what calls nodes over DIMSE."""
+    from bfr_legacy.dimse.node_calls import NodeCalls
+    from bfr_legacy.dimse.tls import tls_of
+
+    return NodeCalls(tls_of(settings))
 
 
 # Where each role's function is; a process loads its own role alone, for a quick start.

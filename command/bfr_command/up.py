@@ -9,7 +9,7 @@ import socket
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from pathlib import Path
 
 from bfr_command.addresses import (
@@ -90,11 +90,12 @@ def processes_of(
     role: str, settings: Settings, listener: socket.socket | None = None
 ) -> list[Role]:
     """Return the processes that serve the role; those of the web role share one listener."""
-    if role != "web" or listener is None:
-        return [Role(role, role_command(role))]
-    command = (*role_command(role), "--listener", str(listener.fileno()))
-    count = settings.web_processes
+    counts = {"web": settings.web_processes, "dimse": settings.dimse_processes}
+    count = counts.get(role, 1)
     names = [role] if count == 1 else [f"{role}-{number}" for number in range(1, count + 1)]
+    if role != "web" or listener is None:
+        return [Role(name, role_command(role)) for name in names]
+    command = (*role_command(role), "--listener", str(listener.fileno()))
     return [Role(name, command, (listener.fileno(),)) for name in names]
 
 
@@ -112,7 +113,17 @@ def _listener(settings: Settings) -> socket.socket | None:
 
 def absolute(settings: Settings) -> Settings:
     """Return the settings with paths that mean the same from every folder."""
-    return dataclasses.replace(settings, data_dir=settings.data_dir.resolve())
+    return dataclasses.replace(
+        settings,
+        data_dir=settings.data_dir.resolve(),
+        dimse_tls_certificate_file=_absolute(settings.dimse_tls_certificate_file),
+        dimse_tls_key_file=_absolute(settings.dimse_tls_key_file),
+        dimse_tls_ca_file=_absolute(settings.dimse_tls_ca_file),
+    )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).resolve()) if path else ""
 
 
 def tell(text: str) -> None:
@@ -138,12 +149,18 @@ async def _with_ports(settings: Settings) -> Settings:
             waited_s += POLL_S
         ports[f"{address.door}_port"] = address.port or free_port(address)
     if len({*ports.values()}) < len(ports) and settings.http_host == settings.dimse_host:
-        raise Invalid("BFR_HTTP_PORT and BFR_DIMSE_PORT name the same port")
+        raise Invalid(f"{_ports_named(ports)} name the same port")
     return dataclasses.replace(
         settings,
         http_port=ports.get("http_port", settings.http_port),
         dimse_port=ports.get("dimse_port", settings.dimse_port),
+        dimse_tls_port=ports.get("dimse_tls_port", settings.dimse_tls_port),
     )
+
+
+def _ports_named(doors: Iterable[str]) -> str:
+    names = [f"BFR_{door.upper()}" for door in doors]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 async def _until_stopped(work: Coroutine[None, None, None], stop: asyncio.Event) -> None:
@@ -233,6 +250,8 @@ def greeting(settings: Settings, archives: Sequence[Archive], nodes: Sequence[Di
             f"  Administrationsportalen  {http}/admin",
             f"  DICOMweb                 {http}/dicomweb",
         ]
+    if has_dimse and settings.dimse_tls_certificate_file:
+        lines.append(f"  DIMSE over TLS           {settings.dimse_host}:{settings.dimse_tls_port}")
     for archive in archives:
         label = f"  Archive {archive.ae_title:<16}"
         if has_web:

@@ -13,6 +13,8 @@ class Access:
     archive_ids: frozenset[int] | None  # None: every archive
     remote_address: str | None = None
     may_store: bool = True  # False: came by the AE title of a virtual archive
+    dicom_node_id: int | None = None  # the registered node that calls, if it is one
+    names_user: bool = False  # the node has said who its user is, and proved it
 
 
 def operator(subject: str) -> Access:

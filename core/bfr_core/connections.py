@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import psycopg
 
-from bfr_core import audit, jobs, policy
+from bfr_core import audit, jobs, node_terms, policy
 from bfr_core.access import Access
 from bfr_core.database import Database, Row, Transaction
-from bfr_core.errors import Conflict, Denied, Invalid, NotFound
+from bfr_core.errors import ArchiveError, Conflict, Denied, Invalid, NotFound
+from bfr_core.node_terms import NOTHING_SHOWN, Shown
 
 # PS3.5 §6.2, value representation AE: 1-16 characters, no backslash, no control characters.
 AE_TITLE = re.compile(r"[\x20-\x5b\x5d-\x7e]{1,16}")
@@ -295,13 +296,18 @@ async def find_archive(tx: Transaction, access: Access, ae_title: str) -> Archiv
 
 
 async def admit_node(
-    database: Database, called_ae_title: str, calling_ae_title: str, remote_address: str
+    database: Database,
+    called_ae_title: str,
+    calling_ae_title: str,
+    remote_address: str,
+    shown: Shown = NOTHING_SHOWN,
 ) -> tuple[Access, Archive | VirtualArchive]:
     """Return the access of a calling node to the archive it called (PS3.8 §9.3.4).
 
     The admission, or the refusal, is on record. Raises NotFound when the called title is no
     archive's, Denied when the calling title is no registered node of the archive's connection or,
-    for a virtual archive, none that is audited for it.
+    for a virtual archive, none that is audited for it, or when the call does not keep to what the
+    node has agreed on.
     """
     # PostgreSQL has no NUL character, and no AE title has one.
     called_ae_title = called_ae_title.replace("\x00", "\N{REPLACEMENT CHARACTER}")
@@ -309,30 +315,51 @@ async def admit_node(
     async with database.transaction() as tx:
         archive = await _find_called(tx, called_ae_title)
         node = await _find_node(tx, archive, calling_ae_title) if archive else None
-        access = Access(
-            kind="node",
-            subject=calling_ae_title,
-            archive_ids=_archives_behind(archive) if archive and node else frozenset(),
-            remote_address=remote_address,
-            may_store=isinstance(archive, Archive),
+        terms = await node_terms.find_terms(tx, node.dicom_node_id) if node else None
+        users = await node_terms.list_users(tx, node.dicom_node_id) if node else []
+    refusal: ArchiveError | None = None
+    user = None
+    if archive is None:
+        refusal = NotFound(f"no archive has the AE title {called_ae_title!r}")
+    elif node is None or terms is None:
+        refusal = Denied(
+            f"AE title {calling_ae_title!r} is no registered node of archive {called_ae_title!r}"
         )
+    else:
+        try:
+            user = await node_terms.check_call(terms, users, node.host, remote_address, shown)
+        except Denied as error:
+            refusal = error
+    access = Access(
+        kind="node",
+        subject=calling_ae_title,
+        archive_ids=_archives_behind(archive) if archive and not refusal else frozenset(),
+        remote_address=remote_address,
+        may_store=isinstance(archive, Archive),
+        dicom_node_id=node.dicom_node_id if node else None,
+        names_user=user is not None,
+    )
+    detail: dict[str, object] = {"called_ae_title": called_ae_title}
+    if refusal is not None:
+        detail["reason"] = refusal.message
+    if user is not None:
+        detail["user"] = user
+    if shown.certificate is not None:
+        detail["certificate"] = shown.certificate.fingerprint
+    async with database.transaction() as tx:
         await audit.record(
             tx,
             access,
             audit.AuditRecord(
                 action="associate",
                 door="DIMSE",
-                outcome="success" if node else "refused",
+                outcome="refused" if refusal else "success",
                 archive_id=archive.archive_id if isinstance(archive, Archive) else None,
-                detail={"called_ae_title": called_ae_title},
+                detail=detail,
             ),
         )
-    if archive is None:
-        raise NotFound(f"no archive has the AE title {called_ae_title!r}")
-    if node is None:
-        raise Denied(
-            f"AE title {calling_ae_title!r} is no registered node of archive {called_ae_title!r}"
-        )
+    if refusal is not None or archive is None:
+        raise refusal or NotFound("there is no such archive")
     return access, archive
 
 

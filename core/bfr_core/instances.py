@@ -244,17 +244,17 @@ def _items(dataset: Dataset, tag: str) -> list[Dataset] | None:
     values = element.get("Value") if isinstance(element, dict) else None
     if not isinstance(values, list):
         return None
-    return [_clean_json(item) for item in values if isinstance(item, dict)]
+    return [clean_json(item) for item in values if isinstance(item, dict)]
 
 
-def _clean_json(value: Any) -> Any:
+def clean_json(value: Any) -> Any:
     """Return the value as jsonb can hold it."""
     if isinstance(value, str):
         return _clean(value)
     if isinstance(value, dict):
-        return {_clean(str(key)): _clean_json(one) for key, one in value.items()}
+        return {_clean(str(key)): clean_json(one) for key, one in value.items()}
     if isinstance(value, list):
-        return [_clean_json(one) for one in value]
+        return [clean_json(one) for one in value]
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         return None
     return value

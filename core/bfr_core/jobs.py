@@ -8,10 +8,17 @@ import asyncio
 import datetime
 import logging
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from procrastinate import App, JobContext, PsycopgConnector, RetryStrategy
+from procrastinate import (
+    App,
+    BaseRetryStrategy,
+    JobContext,
+    PsycopgConnector,
+    RetryDecision,
+    RetryStrategy,
+)
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException, UniqueViolation
 from procrastinate.jobs import Job, Status
 from procrastinate.worker import Worker
@@ -23,6 +30,7 @@ from bfr_core.metrics import outcome_of
 from bfr_core.observation import Observation
 
 if TYPE_CHECKING:
+    from bfr_core.outgoing import Outgoing
     from bfr_core.store import Store
 
 log = logging.getLogger("bfr.jobs")
@@ -35,6 +43,28 @@ ATTEMPTS_MAX = 20
 RESTORE_AFTER_S = 60  # the command that undoes a deletion restores at once
 VERIFY_PRIORITY = -10  # what somebody waits for comes first
 RETRY = RetryStrategy(max_attempts=ATTEMPTS_MAX, exponential_wait=2)
+
+# A node that does not answer: soon again, then every hour for two days.
+NODE_WAITS_S = (5, 30, 120, 600, 1800, *[3600] * 46)
+
+
+class Ladder(BaseRetryStrategy):
+    """Tries again after each of the waits, then no more."""
+
+    def __init__(self, waits_s: Sequence[int]) -> None:
+        self._waits_s = waits_s
+
+    def get_retry_decision(
+        self, *, exception: BaseException | None = None, job: Job
+    ) -> RetryDecision | None:
+        """Return when the job is to be run again; None when it has failed for good."""
+        if job.attempts >= len(self._waits_s):
+            return None
+        return RetryDecision(retry_in={"seconds": self._waits_s[job.attempts]})
+
+
+NODE_RETRY = Ladder(NODE_WAITS_S)
+NODE_TASKS = frozenset({"report_commitment", "request_commitment", "notify_availability"})
 
 # Task bodies import what they run: that module in turn defers jobs.
 app = App(connector=PsycopgConnector())
@@ -96,6 +126,38 @@ async def defer_keep_connections(tx: Transaction) -> None:
     await keep_connections.configure(
         connection=tx.connection, lock="keep_connections"
     ).defer_async()
+
+
+async def defer_report_commitment(
+    tx: Transaction, commitment_id: int, dicom_node_id: int, after_s: float
+) -> None:
+    """Have a node told what has become of its request for commitment."""
+    await report_commitment.configure(
+        connection=tx.connection,
+        lock=f"node-{dicom_node_id}",
+        schedule_in={"seconds": max(1, round(after_s))},
+    ).defer_async(commitment_id=commitment_id)
+
+
+async def defer_request_commitment(tx: Transaction, commitment_id: int, dicom_node_id: int) -> None:
+    """Have a node asked for commitment."""
+    await request_commitment.configure(
+        connection=tx.connection, lock=f"node-{dicom_node_id}"
+    ).defer_async(commitment_id=commitment_id)
+
+
+async def defer_notify_availability(tx: Transaction, study_id: int, dicom_node_id: int) -> None:
+    """Have a node told of a complete study."""
+    await notify_availability.configure(
+        connection=tx.connection, lock=f"node-{dicom_node_id}"
+    ).defer_async(study_id=study_id, dicom_node_id=dicom_node_id)
+
+
+def _outgoing(context: JobContext) -> "Outgoing":
+    outgoing = context.additional_context.get("outgoing")
+    if outgoing is None:
+        raise Unavailable("this worker calls no nodes")
+    return cast("Outgoing", outgoing)
 
 
 def _store(context: JobContext) -> "Store":
@@ -200,6 +262,52 @@ async def verify(context: JobContext, timestamp: int) -> None:
     await verify_for_a_while(_store(context), stop.is_set, stop.is_set)
 
 
+@app.task(name="report_commitment", pass_context=True, retry=NODE_RETRY)
+async def report_commitment(context: JobContext, commitment_id: int) -> None:
+    """Tell a node what has become of its request for commitment, unless it has been told."""
+    from bfr_core import commitments
+
+    store = _store(context)
+    report = await commitments.begin_report(store, commitment_id)
+    if report is None:
+        return
+    told = False
+    try:
+        await _outgoing(context).report_commitment(
+            report.link, report.transaction_uid, report.result
+        )
+        told = True
+    finally:
+        await commitments.end_report(store, commitment_id, told=told)
+
+
+@app.task(name="request_commitment", pass_context=True, retry=NODE_RETRY)
+async def request_commitment(context: JobContext, commitment_id: int) -> None:
+    """Ask a node for commitment; it may answer at once or call back."""
+    from bfr_core import commitments
+
+    store = _store(context)
+    request = await commitments.find_request(store, commitment_id)
+    if request is None:
+        return
+    link, transaction_uid, references = request
+    result = await _outgoing(context).request_commitment(link, transaction_uid, references)
+    if result is not None:
+        await commitments.take_result(store, link.node.dicom_node_id, transaction_uid, result)
+
+
+@app.task(name="notify_availability", pass_context=True, retry=NODE_RETRY)
+async def notify_availability(context: JobContext, study_id: int, dicom_node_id: int) -> None:
+    """Tell a node which objects of a study are here."""
+    from bfr_core.availability import find_notice
+
+    notice = await find_notice(_store(context), study_id, dicom_node_id)
+    if notice is not None:
+        await _outgoing(context).notify_availability(
+            notice.link, notice.sop_instance_uid, notice.dataset
+        )
+
+
 @app.periodic(cron="7 2 * * *")
 @app.task(name="daily", pass_context=True, retry=RETRY, queueing_lock="daily")
 async def daily(context: JobContext, timestamp: int) -> None:
@@ -261,9 +369,13 @@ async def _tell_failure(run_job: Callable[[], Awaitable[Any]], context: JobConte
         job = context.job
         log.warning(
             "job %s (%s) failed, attempt %d of %d: %s",
-            *(job.id, job.task_name, job.attempts + 1, ATTEMPTS_MAX, _reason(error)),
+            *(job.id, job.task_name, job.attempts + 1, _attempts_max(job), _reason(error)),
         )
         raise
+
+
+def _attempts_max(job: Job) -> int:
+    return len(NODE_WAITS_S) + 1 if job.task_name in NODE_TASKS else ATTEMPTS_MAX
 
 
 def _reason(error: Exception) -> str:
@@ -273,18 +385,21 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__} in {frame.name} ({frame.filename}:{frame.lineno})"
 
 
-async def run_worker(store: "Store", stop: asyncio.Event) -> None:
+async def run_worker(
+    store: "Store", stop: asyncio.Event, outgoing: "Outgoing | None" = None
+) -> None:
     """Run jobs until `stop` is set; those under way are ended first.
 
-    Raises Unavailable when the database breaks off: its jobs are run again by the next worker.
+    Without `outgoing`, jobs that call nodes are tried again later. Raises Unavailable when the
+    database breaks off: its jobs are run again by the next worker.
     """
     try:
-        await _run_worker(store, stop)
+        await _run_worker(store, stop, outgoing)
     except ConnectorException as error:
         raise Unavailable("the worker has lost the database") from error
 
 
-async def _run_worker(store: "Store", stop: asyncio.Event) -> None:
+async def _run_worker(store: "Store", stop: asyncio.Event, outgoing: "Outgoing | None") -> None:
     connector = PsycopgConnector(conninfo=store.database_url, min_size=1, max_size=CONCURRENCY + 2)
     with app.replace_connector(connector):
         async with app.open_async():
@@ -293,7 +408,7 @@ async def _run_worker(store: "Store", stop: asyncio.Event) -> None:
                     concurrency=CONCURRENCY,
                     fetch_job_polling_interval=POLLING_INTERVAL_S,
                     install_signal_handlers=False,
-                    additional_context={"store": store, "stop": stop},
+                    additional_context={"store": store, "stop": stop, "outgoing": outgoing},
                     delete_jobs="never",
                     shutdown_graceful_timeout=store.settings.stop_timeout_s,
                     worker_middleware=[_observed],

@@ -92,10 +92,12 @@ class Conditions:
             return False
         if not clocks and not self.semantics.timezone_offset:
             return False
-        first_day, last_day = _bounds(day.tag, days[0], "date", parse_date, None)
+        first_day, last_day = range_bounds(day.tag, days[0], "date", parse_date, None)
         first_time, last_time = (None, None)
         if clock is not None and clocks and clocks[0] != "*":
-            first_time, last_time = _bounds(clock.tag, clocks[0], "time", parse_time, _end_of_time)
+            first_time, last_time = range_bounds(
+                clock.tag, clocks[0], "time", parse_time, end_of_time
+            )
         stored = f"({date.expression} + COALESCE({time.expression}, '00:00'))"
         slack = datetime.timedelta()
         if self.semantics.timezone_offset:
@@ -218,7 +220,7 @@ def _date(conditions: Conditions, expression: str, tag: str, value: str) -> str:
 
 
 def _time(conditions: Conditions, expression: str, tag: str, value: str) -> str:
-    return _range(conditions, expression, tag, value, "time", parse_time, _end_of_time)
+    return _range(conditions, expression, tag, value, "time", parse_time, end_of_time)
 
 
 def _range(
@@ -233,14 +235,14 @@ def _range(
     bounds = [
         f"{expression} {operator} {conditions.param(bound)}"
         for bound, operator in zip(
-            _bounds(tag, value, noun, parse, end_of), (">=", "<="), strict=True
+            range_bounds(tag, value, noun, parse, end_of), (">=", "<="), strict=True
         )
         if bound is not None
     ]
     return "(" + " AND ".join(bounds) + ")"
 
 
-def _bounds(
+def range_bounds(
     tag: str,
     value: str,
     noun: str,
@@ -282,7 +284,7 @@ def _has_room(day: datetime.date) -> bool:
     return datetime.MINYEAR < day.year < datetime.MAXYEAR
 
 
-def _end_of_time(text: str, start: datetime.time) -> datetime.time:
+def end_of_time(text: str, start: datetime.time) -> datetime.time:
     """Return the last moment that a time of lower precision names: "10" means until 10:59:59."""
     digits = text.replace(":", "")
     if "." in digits:

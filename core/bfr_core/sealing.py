@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from bfr_core import events, jobs, locator, metrics, uploading
+from bfr_core import availability, events, jobs, locator, metrics, uploading
 from bfr_core.database import Transaction
 from bfr_core.instance_rows import read_instance_row
 from bfr_core.manifest import StoredInstance, in_order, write_manifest
@@ -106,6 +106,7 @@ async def seal_series(store: "Store", series_id: int) -> float:
                 study_instance_uid=series.study_instance_uid,
                 series_instance_uid=series.series_instance_uid,
             )
+            await availability.announce(tx, series_id)
             if series.manifest_key is not None:
                 # Somebody may be reading it: it goes an hour later.
                 await jobs.defer_delete_blob(tx, series.manifest_key, datetime.timedelta(hours=1))

@@ -7,6 +7,7 @@ audit trail, not settings.
 import dataclasses
 import math
 import os
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,6 +68,29 @@ class Settings:
     dimse_max_pdu_bytes: Annotated[int, "Largest PDU that peers are told to send"] = 131_072
     dimse_max_associations: Annotated[int, "Associations at the same time"] = 50
     dimse_idle_timeout_s: Annotated[float, "Silence after which an association is aborted"] = 60.0
+    dimse_processes: Annotated[
+        int, "Processes of the dimse role that `bfr up` runs on one port"
+    ] = 1
+    dimse_tls_port: Annotated[
+        int, "Port of DIMSE over TLS, where a certificate is set; 0: any free port"
+    ] = 2762
+    dimse_tls_certificate_file: Annotated[
+        str, "Our certificate with its chain, PEM, read again when it changes; empty: no TLS"
+    ] = ""
+    dimse_tls_key_file: Annotated[
+        str, "Private key of the certificate, PEM; empty: it is in the same file"
+    ] = ""
+    dimse_tls_ca_file: Annotated[
+        str, "Authorities that sign the certificates of nodes, PEM; needed with a certificate"
+    ] = ""
+    dimse_private_storage_sop_classes: Annotated[
+        tuple[str, ...],
+        "Private SOP classes that are stored: UIDs, and roots that end with a dot; *: all",
+    ] = ("*",)
+    worklist_statuses: Annotated[
+        tuple[str, ...],
+        "Examinations in the modality worklist, by Scheduled Procedure Step Status (0040,0020)",
+    ] = ("SCHEDULED", "ARRIVED", "READY", "STARTED")
     dimse_find_matches_max: Annotated[
         int, "Most matches of one C-FIND; when there are more, it ends with out of resources"
     ] = 10_000
@@ -160,6 +184,8 @@ class Settings:
             raise Invalid("BFR_SECOND_BUCKET_URL is given without BFR_BUCKET_URL")
         if settings.bucket_url and settings.bucket_url == settings.second_bucket_url:
             raise Invalid("BFR_BUCKET_URL and BFR_SECOND_BUCKET_URL name the same bucket")
+        if settings.dimse_tls_certificate_file and not settings.dimse_tls_ca_file:
+            raise Invalid("BFR_DIMSE_TLS_CERTIFICATE_FILE is given without BFR_DIMSE_TLS_CA_FILE")
         return settings
 
     def to_environment(self) -> dict[str, str]:
@@ -190,7 +216,17 @@ ROLE_NAMES = ("web", "dimse", "worker")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
 URL_SCHEMES = ("postgresql://", "postgres://")
-PORTS = ("http_port", "dimse_port", "observe_port")
+PORTS = ("http_port", "dimse_port", "dimse_tls_port", "observe_port")
+STEP_STATUSES = (
+    "SCHEDULED",
+    "ARRIVED",
+    "READY",
+    "STARTED",
+    "DEPARTED",
+    "COMPLETED",
+    "DISCONTINUED",
+)
+SOP_CLASSES = re.compile(r"\*|[0-9]+(\.[0-9]+)*\.?")
 MAY_BE_ZERO = (
     *PORTS,
     "free_space_min_bytes",
@@ -231,9 +267,7 @@ def _checked(field: str, value: object) -> object:
     if isinstance(value, int | float):
         _check_number(field, value)
     elif isinstance(value, tuple):
-        unknown = [role for role in value if role not in ROLE_NAMES]
-        if unknown or not value or len(set(value)) < len(value):
-            raise ValueError(f"each of {', '.join(ROLE_NAMES)} at most once, at least one of them")
+        _check_list(field, value)
     elif field == "log_level" and str(value).lower() not in LOG_LEVELS:
         raise ValueError(f"{value!r} is none of {', '.join(LOG_LEVELS)}")
     elif field == "log_format" and value not in LOG_FORMATS:
@@ -254,6 +288,17 @@ def _is_http_address(text: str) -> bool:
     except ValueError:
         return False
     return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def _check_list(field: str, values: tuple[object, ...]) -> None:
+    if field == "dimse_private_storage_sop_classes":
+        if not all(SOP_CLASSES.fullmatch(str(one)) for one in values):
+            raise ValueError("UIDs, roots of them that end with a dot, or *")
+        return
+    names = ROLE_NAMES if field == "roles" else STEP_STATUSES
+    unknown = [one for one in values if one not in names]
+    if unknown or not values or len(set(values)) < len(values):
+        raise ValueError(f"each of {', '.join(names)} at most once, at least one of them")
 
 
 def _check_database_url(url: str) -> None:

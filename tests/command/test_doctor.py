@@ -7,10 +7,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 import pytest
+from tests.certificates import new_authority
 from tests.command.commands import Answer, bfr
 from tests.system import free_port
 
@@ -240,3 +242,36 @@ def test_a_clock_that_is_off_is_a_fault(healthy: Settings, monkeypatch: pytest.M
     (text,) = faults(answer)
     assert "clock is +9" in text
     assert "synchronise both (NTP)" in text
+
+
+@pytest.mark.parametrize(
+    ("days", "state"), [(90, "ok"), (5, "note"), (-1, "fault")], ids=["long", "soon", "over"]
+)
+def test_certificates_are_told_with_the_day_they_end(
+    healthy: Settings, tmp_path: Path, days: int, state: str
+) -> None:
+    authority = new_authority(tmp_path / "region")
+    own = authority.issue("archive", days=days)
+    settings = replace(
+        healthy,
+        dimse_tls_port=free_port(),
+        dimse_tls_certificate_file=str(own.certificate),
+        dimse_tls_key_file=str(own.key),
+        dimse_tls_ca_file=str(authority.certificate),
+    )
+    told = findings(bfr(settings, "doctor"))["certificates"]
+    assert told[0][0] == state
+    assert str(own.certificate) in told[0][1]
+
+
+def test_a_certificate_that_cannot_be_read_is_a_fault(healthy: Settings, tmp_path: Path) -> None:
+    (tmp_path / "own.pem").write_text("nothing")
+    settings = replace(
+        healthy,
+        dimse_tls_port=free_port(),
+        dimse_tls_certificate_file=str(tmp_path / "own.pem"),
+        dimse_tls_ca_file=str(tmp_path / "own.pem"),
+    )
+    [(state, text)] = findings(bfr(settings, "doctor"))["certificates"]
+    assert state == "fault"
+    assert "own.pem" in text

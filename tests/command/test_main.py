@@ -27,7 +27,17 @@ def test_wrong_arguments_are_status_2_and_name_the_usage(arguments: tuple[str, .
 
 def test_help_names_every_command() -> None:
     text = done(bfr({}, "--help"))
-    for name in ("up", "serve", "migrate", "import", "export", "connection", "node", "doctor"):
+    for name in (
+        "up",
+        "serve",
+        "migrate",
+        "import",
+        "export",
+        "connection",
+        "node",
+        "worklist",
+        "doctor",
+    ):
         assert re.search(rf"^    {name}\s", text, re.MULTILINE), name
 
 

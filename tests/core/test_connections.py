@@ -97,22 +97,22 @@ async def test_a_registered_node_is_let_into_its_own_archive_alone(
 ) -> None:
     other = await add_house(store, "OTHER", "CT2")
     access, archive = await connections.admit_node(
-        store.database, "ARCHIVE", "MODALITY", "10.0.0.9"
+        store.database, "ARCHIVE", "MODALITY", "127.0.0.1"
     )
     assert archive == house.archive
     assert access.archive_ids == frozenset([house.archive.archive_id])
     assert other.archive.archive_id not in access.archive_ids
     with pytest.raises(Denied, match="CT2"):
-        await connections.admit_node(store.database, "ARCHIVE", "CT2", "10.0.0.9")
+        await connections.admit_node(store.database, "ARCHIVE", "CT2", "127.0.0.1")
     with pytest.raises(Denied, match="MODALITY"):
-        await connections.admit_node(store.database, "OTHER", "MODALITY", "10.0.0.9")
+        await connections.admit_node(store.database, "OTHER", "MODALITY", "127.0.0.1")
     with pytest.raises(NotFound, match="NOBODY"):
-        await connections.admit_node(store.database, "NOBODY", "MODALITY", "10.0.0.9")
+        await connections.admit_node(store.database, "NOBODY", "MODALITY", "127.0.0.1")
     assert await admissions(store) == [
-        ("success", "MODALITY", "10.0.0.9"),
-        ("refused", "CT2", "10.0.0.9"),
-        ("refused", "MODALITY", "10.0.0.9"),
-        ("refused", "MODALITY", "10.0.0.9"),
+        ("success", "MODALITY", "127.0.0.1"),
+        ("refused", "CT2", "127.0.0.1"),
+        ("refused", "MODALITY", "127.0.0.1"),
+        ("refused", "MODALITY", "127.0.0.1"),
     ]
 
 
@@ -147,9 +147,9 @@ async def test_a_virtual_archive_is_opened_by_operators_to_audited_nodes(
 
 async def test_titles_are_told_apart_by_case(store: Store, house: House) -> None:
     with pytest.raises(NotFound):
-        await connections.admit_node(store.database, "archive", "MODALITY", "10.0.0.9")
+        await connections.admit_node(store.database, "archive", "MODALITY", "127.0.0.1")
     with pytest.raises(Denied):
-        await connections.admit_node(store.database, "ARCHIVE", "modality", "10.0.0.9")
+        await connections.admit_node(store.database, "ARCHIVE", "modality", "127.0.0.1")
 
 
 async def test_an_archive_that_may_not_be_read_is_not_found(store: Store, house: House) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bfr_core.errors import Invalid
-from bfr_core.settings import NOT_SETTINGS, PORTS, ROLE_NAMES, Settings
+from bfr_core.settings import NOT_SETTINGS, PORTS, ROLE_NAMES, STEP_STATUSES, Settings
 
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 NUMBERS = [name for name, field in FIELDS.items() if isinstance(field.default, int | float)]
@@ -34,6 +34,10 @@ def value_of(name: str) -> st.SearchStrategy[object]:
         return st.just("s3://near/packs?endpoint=https://near.example&region=se-1&profile=near")
     if name == "second_bucket_url":
         return st.just("s3://far?endpoint=http://127.0.0.1:9000")
+    if name == "worklist_statuses":
+        return st.lists(st.sampled_from(STEP_STATUSES), min_size=1, unique=True).map(tuple)
+    if name == "dimse_private_storage_sop_classes":
+        return st.lists(st.sampled_from(["*", "1.2.3.", "1.2.3.4"])).map(tuple)
     if name.endswith("_url"):
         return st.sampled_from(["postgresql://user:p%40ss@host:5432/bfr", "postgres:///bfr"])
     if name == "dimse_max_pdu_bytes":

@@ -21,6 +21,7 @@ from tests.legacy.raw_peer import (
     CT,
     EXPLICIT,
     RawPeer,
+    accepted,
     associate_rq,
     c_store_rq,
     p_data,
@@ -424,3 +425,30 @@ def kept_by_dcmtk(path: Path, option: str, directory: Path) -> Path:
         receiver.wait()
     [reference] = directory.iterdir()
     return reference
+
+
+@pytest.mark.conforms("PS3.4 §B.5", "private SOP classes are stored as configured")
+@pytest.mark.parametrize(
+    ("private", "taken"),
+    [
+        (("*",), {1, 3, 5}),
+        (("1.2.840.113619.",), {1, 3}),
+        (("1.2.840.113619.4.30",), {1, 3}),
+        (("1.2.840.113619.4",), {1}),
+        ((), {1}),
+    ],
+)
+async def test_private_sop_classes_are_stored_as_configured(
+    house: House,
+    with_settings: Callable[..., Settings],
+    private: tuple[str, ...],
+    taken: set[int],
+) -> None:
+    proposed = [(CT, [EXPLICIT]), ("1.2.840.113619.4.30", [EXPLICIT]), ("1.3.12.2.1", [EXPLICIT])]
+
+    def talk(port: int) -> set[int]:
+        with RawPeer(port) as peer:
+            return set(accepted(peer.associate(*proposed)))
+
+    async with serving(with_settings(dimse_private_storage_sop_classes=private)) as (_, port):
+        assert await asyncio.to_thread(talk, port) == taken

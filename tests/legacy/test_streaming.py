@@ -34,6 +34,7 @@ from tests.legacy.raw_peer import (
 from bfr_core.access import Access
 from bfr_core.connections import Archive
 from bfr_core.errors import Conflict, Invalid, Unavailable
+from bfr_core.node_terms import Shown
 from bfr_core.receiving import Received, Reception
 from bfr_core.registration import Outcome
 from bfr_legacy.dimse import echo
@@ -128,7 +129,7 @@ class RecordedIncoming:
             self.receiver.changed.notify_all()
 
 
-def admit(called_ae_title: str, calling_ae_title: str, remote_address: str) -> Peer:
+def admit(called_ae_title: str, calling_ae_title: str, remote_address: str, shown: Shown) -> Peer:
     access = Access("node", calling_ae_title, frozenset([1]), remote_address)
     return Peer(access, Archive(1, 1, called_ae_title, "test"), calling_ae_title, remote_address)
 

@@ -2,6 +2,7 @@
 
 import logging
 import queue
+from collections import deque
 from collections.abc import Callable
 from typing import cast
 
@@ -23,8 +24,8 @@ log = logging.getLogger("bfr.dimse")
 class StreamAssociation(Association):
     """One association that a peer has asked for, with a thread of its own.
 
-    `admit` decides on the request: it returns None, or how to reject it. `on_end` is called when
-    everything is over.
+    `secure` lets TLS begin, if it is to; it raises OSError when there is none. `admit` decides on
+    the request: it returns None, or how to reject it. `on_end` is called when everything is over.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class StreamAssociation(Association):
         p_data_max_bytes: int,
         admit: Callable[["StreamAssociation", A_ASSOCIATE], Rejection | None],
         on_end: Callable[["StreamAssociation"], None],
+        secure: Callable[["StreamAssociation"], None] | None = None,
     ) -> None:
         self.number = number
         super().__init__(ae, MODE_ACCEPTOR)
@@ -44,8 +46,11 @@ class StreamAssociation(Association):
         self.network_timeout = ae.network_timeout
         self.peer: Peer | None = None  # who has been admitted
         self.services: dict[int, Service] = {}  # presentation context ID → who answers
+        self.answers: dict[int, Callable[[DimseServiceType], None]] = {}  # to requests of ours
+        self.errands: deque[Callable[[], None]] = deque()  # to be run when the peer leaves room
         self._admit = admit
         self._on_end = on_end
+        self._secure = secure
         self._stopping = False
 
     def wake(self) -> None:
@@ -58,6 +63,8 @@ class StreamAssociation(Association):
         self.wake()
         if not self.is_established:
             self.stream.kill_dul()
+            if not self._started_dul:  # TLS is being negotiated
+                cast(StreamSocket, self.stream.socket)._shutdown_socket()
 
     def run_reactor(self) -> None:
         """Run from the connection to its end."""
@@ -73,6 +80,11 @@ class StreamAssociation(Association):
             self._on_end(self)
 
     def _serve(self) -> None:
+        if self._secure is not None:
+            try:
+                self._secure(self)
+            except OSError:
+                return
         self._started_dul = True
         self.dul.start()
         self._dul_ready.wait()
@@ -91,6 +103,11 @@ class StreamAssociation(Association):
             self._run_reactor()
 
     def _serve_request(self, msg: DimseServiceType, context_id: int) -> None:
+        if msg.is_valid_response:
+            answered = self.answers.pop(getattr(msg, "MessageIDBeingRespondedTo", None) or 0, None)
+            if answered is not None:
+                answered(msg)
+            return
         service, peer = self.services.get(context_id), self.peer
         try:
             if service is None or service.serve is None or peer is None:
@@ -109,6 +126,8 @@ class StreamAssociation(Association):
                 context_id, message = self.dimse.msg_queue.get(timeout=WAIT_S)
             except queue.Empty:
                 context_id, message = None, None
+                if self.errands and self.is_established and not self.stream.storing:
+                    self.errands.popleft()()
             if message is not None and context_id is not None:
                 if not message.is_valid_request and not message.is_valid_response:
                     log.warning("association aborted: an incomplete %s", message.msg_type)

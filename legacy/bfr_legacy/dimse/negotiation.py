@@ -29,6 +29,12 @@ class Service:
     handlers: tuple[tuple[InterventionEvent, Callable[[Event, Peer], Any]], ...] = ()
     serve: "Callable[[Exchange], None] | None" = None  # who answers requests, if no handler does
     stay: "Callable[[Peer], StorageStay] | None" = None  # who takes the data sets of C-STORE
+    both_roles: bool = False  # the peer may be SCU or SCP, whichever it asks for
+
+    @property
+    def takes_both_roles(self) -> bool:
+        """Tell whether the peer may have either role; in C-GET it stores (PS3.4 §C.5.3)."""
+        return self.both_roles or self.stay is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +64,13 @@ def negotiate(services: Sequence[Service], proposed: Sequence[PresentationContex
         if chosen not in chosen_so_far:
             chosen_so_far.append(chosen)
     supported = [build_context(abstract, chosen) for abstract, chosen in syntaxes.items()]
-    storing = {
+    either = {
         str(context.abstract_syntax)
         for context in proposed
-        if context.context_id in taken and taken[context.context_id].stay is not None
+        if context.context_id in taken and taken[context.context_id].takes_both_roles
     }
     for context in supported:
-        if context.abstract_syntax in storing:
-            # In C-GET it is the peer that stores (PS3.4 §C.5.3): whichever role it asks for.
+        if context.abstract_syntax in either:
             context.scu_role = context.scp_role = True
     return Negotiated(supported=supported, services=taken)
 

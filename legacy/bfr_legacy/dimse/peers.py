@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bfr_core import connections
+from bfr_core import connections, node_terms
 from bfr_core.access import Access
 from bfr_core.connections import Archive, VirtualArchive
+from bfr_core.node_terms import DEFAULT_TERMS, NodeTerms, Shown
 from bfr_core.store import Store
 from bfr_legacy.dimse.bridge import Bridge
 
@@ -20,6 +21,7 @@ class Peer:
     archive: Archive | VirtualArchive
     calling_ae_title: str
     remote_address: str
+    terms: NodeTerms = DEFAULT_TERMS
 
     @property
     def archive_id(self) -> int | None:
@@ -27,21 +29,22 @@ class Peer:
         return self.archive.archive_id if isinstance(self.archive, Archive) else None
 
 
-def admission(store: Store, bridge: Bridge) -> Callable[[str, str, str], Peer]:
-    """Return the function that admits (called AE title, calling AE title, remote address).
+def admission(store: Store, bridge: Bridge) -> Callable[[str, str, str, Shown], Peer]:
+    """Return the function that admits (called AE title, calling AE title, remote address, shown).
 
     It raises NotFound when the called title is no archive's, Denied when the calling title is
-    no registered node of the archive's connection or not audited for the virtual archive,
-    Unavailable when the core cannot tell.
+    no registered node of the archive's connection or not audited for the virtual archive, or the
+    call is not as agreed, Unavailable when the core cannot tell.
     """
 
-    def admit(called_ae_title: str, calling_ae_title: str, remote_address: str) -> Peer:
-        access, archive = bridge.run(
-            connections.admit_node(
-                store.database, called_ae_title, calling_ae_title, remote_address
-            ),
-            ADMISSION_TIMEOUT_S,
+    async def admitted(called: str, calling: str, remote_address: str, shown: Shown) -> Peer:
+        access, archive = await connections.admit_node(
+            store.database, called, calling, remote_address, shown
         )
-        return Peer(access, archive, calling_ae_title, remote_address)
+        terms = await node_terms.terms_of(store.database, access.dicom_node_id or 0)
+        return Peer(access, archive, calling, remote_address, terms)
+
+    def admit(called: str, calling: str, remote_address: str, shown: Shown) -> Peer:
+        return bridge.run(admitted(called, calling, remote_address, shown), ADMISSION_TIMEOUT_S)
 
     return admit

@@ -14,6 +14,7 @@ from bfr_core import connections
 from bfr_core.dataset_encoding import encode_dataset
 from bfr_core.errors import ArchiveError, Unavailable
 from bfr_core.manifest import StoredInstance
+from bfr_core.node_terms import terms_of
 from bfr_core.pixels import PixelPool
 from bfr_core.receiving import header_limits
 from bfr_core.retrieval import UniqueKeys, retrieve_selected
@@ -39,6 +40,7 @@ from bfr_legacy.dimse.status import (
 )
 from bfr_legacy.dimse.store_scu import Destination, Kind, NotSent, ObjectSender, Receiver
 from bfr_legacy.dimse.streaming import StreamSocket
+from bfr_legacy.dimse.tls import securing
 
 SELECT_TIMEOUT_S = 60.0
 PENDING_INTERVAL_S = 0.5  # pending responses are for people who wait (§C.4.2.1.4.1, §C.4.3.1.4)
@@ -115,7 +117,9 @@ def _move(store: Store, bridge: Bridge, sender: ObjectSender, exchange: Exchange
     if node is None:
         raise Refused(MOVE_DESTINATION_UNKNOWN, "the move destination is no registered node")
     instances = _select(store, bridge, exchange, "C-MOVE", keys, title)
-    receiver = Receiver(node.ae_title, node.host, node.port, archive.ae_title)
+    terms = bridge.run(terms_of(store.database, node.dicom_node_id), SELECT_TIMEOUT_S)
+    secure = securing(store.settings, terms, node.host)
+    receiver = Receiver(node.ae_title, node.host, node.port, archive.ae_title, secure)
     destination = Destination(receiver, instances, store.settings.dimse_idle_timeout_s)
     originator = (exchange.peer.calling_ae_title, exchange.message_id)
 

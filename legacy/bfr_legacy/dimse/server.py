@@ -5,33 +5,42 @@
 """
 
 import asyncio
-import errno
 import logging
-import socket
-import socketserver
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import cast
 
 from pydicom.uid import UID
 from pynetdicom import _config
 from pynetdicom._globals import APPLICATION_CONTEXT_NAME
 from pynetdicom.ae import ApplicationEntity
-from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.transport import AssociationServer, RequestHandler
+from pynetdicom.pdu_primitives import A_ASSOCIATE, UserIdentityNegotiation
 
 from bfr_core import metrics, roles
 from bfr_core.errors import ArchiveError
+from bfr_core.node_terms import Shown, UserIdentity
 from bfr_core.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from bfr_core.pixels import PixelPool
 from bfr_core.store import Store
-from bfr_legacy.dimse import echo, find_scp, peers, retrieve_scp, store_scp
+from bfr_legacy.dimse import (
+    commitment_scp,
+    echo,
+    find_scp,
+    mpps_scp,
+    peers,
+    retrieve_scp,
+    store_scp,
+    worklist_scp,
+)
 from bfr_legacy.dimse.association import StreamAssociation
 from bfr_legacy.dimse.bridge import Bridge
+from bfr_legacy.dimse.limits import NodeLimits
+from bfr_legacy.dimse.listening import Listener
 from bfr_legacy.dimse.negotiation import Negotiated, Service, negotiate
 from bfr_legacy.dimse.observed import observed
 from bfr_legacy.dimse.peers import Peer
+from bfr_legacy.dimse.refusals import Refusals
 from bfr_legacy.dimse.status import (
     APPLICATION_CONTEXT_NAME_NOT_SUPPORTED,
     LOCAL_LIMIT_EXCEEDED,
@@ -41,12 +50,12 @@ from bfr_legacy.dimse.status import (
     answer_to,
 )
 from bfr_legacy.dimse.streaming import StreamSocket
+from bfr_legacy.dimse.tls import Tls, tls_of
 
 REQUEST_TIMEOUT_S = 30.0  # from the connection to the A-ASSOCIATE-RQ (ARTIM, PS3.8 §9.1.5)
 P_DATA_MAX_BYTES = 1 << 20  # let through although a peer is told to send less
 UNADMITTED_MAX = 64  # connections beyond the associations: being rejected, silent, closing
-LISTEN_BACKLOG = 128
-STOP_POLL_S = 0.1  # how late the accepting thread may notice that it is to stop
+TLS_TIMEOUT_S = 10.0  # from the connection to the end of the handshake
 
 log = logging.getLogger("bfr.dimse")
 
@@ -57,6 +66,9 @@ def services(store: Store, bridge: Bridge, pixels: PixelPool) -> list[Service]:
         echo.verification(),
         find_scp.find(store, bridge),
         *retrieve_scp.retrieve(store, bridge, pixels),
+        worklist_scp.worklist(store, bridge),
+        mpps_scp.performed_procedure_step(store, bridge),
+        commitment_scp.commitment(store, bridge),
         store_scp.storage(store, bridge),
     ]
 
@@ -70,6 +82,8 @@ async def serve_dimse(store: Store, stop: asyncio.Event) -> None:
     server = dimse_server(store, bridge)
     server.start()
     log.info("DIMSE on %s port %d", store.settings.dimse_host, server.port)
+    if server.tls_port is not None:
+        log.info("DIMSE over TLS on %s port %d", store.settings.dimse_host, server.tls_port)
 
     async def check() -> str | None:
         return server.problem
@@ -96,27 +110,42 @@ def dimse_server(store: Store, bridge: Bridge) -> "DimseServer":
         max_associations=settings.dimse_max_associations,
         idle_timeout_s=settings.dimse_idle_timeout_s,
         on_stop=pixels.close,
+        tls=tls_of(settings),
+        tls_port=settings.dimse_tls_port,
+        shares_port=settings.dimse_processes > 1,
     )
+
+
+class _Rejected(Exception):
+    """An association request is rejected; `why` is for the log."""
+
+    def __init__(self, rejection: Rejection, why: str) -> None:
+        super().__init__(why)
+        self.rejection = rejection
+        self.why = why
 
 
 class DimseServer:
     """A DICOM server with its threads.
 
-    `admit` gets the called AE title, the calling AE title and the remote address and returns
-    the peer, or raises the ArchiveError that becomes the rejection.
+    `admit` gets the called AE title, the calling AE title, the remote address and what else the
+    caller shows, and returns the peer or raises the ArchiveError that becomes the rejection.
     """
 
     def __init__(
         self,
         address: tuple[str, int],
         services: Sequence[Service],
-        admit: Callable[[str, str, str], Peer],
+        admit: Callable[[str, str, str, Shown], Peer],
         *,
         max_pdu_bytes: int,
         max_associations: int,
         idle_timeout_s: float,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
         on_stop: Callable[[], None] = lambda: None,
+        tls: Tls | None = None,
+        tls_port: int = 0,
+        shares_port: bool = False,
     ) -> None:
         self._address = address
         self._services = services
@@ -128,8 +157,13 @@ class DimseServer:
         self._admitted = 0  # also those that are being decided on
         self._count = 0
         self._stopping = False
-        self._listener: _Listener | None = None
-        self._thread: threading.Thread | None = None
+        self._tls = tls
+        self._tls_port = tls_port
+        self._shares_port = shares_port
+        self._listener: Listener | None = None
+        self._tls_listener: Listener | None = None
+        self._limits = NodeLimits()
+        self.refusals = Refusals()
         self._p_data_max_bytes = max(max_pdu_bytes, P_DATA_MAX_BYTES) if max_pdu_bytes else 2**32
         silence_pynetdicom()
         self.ae = ApplicationEntity("BFR")
@@ -144,34 +178,44 @@ class DimseServer:
     @property
     def port(self) -> int:
         """The port that the server listens on."""
-        return int(self._listener.server_address[1] if self._listener else self._address[1])
+        return self._listener.port if self._listener else self._address[1]
+
+    @property
+    def tls_port(self) -> int | None:
+        """The port of associations over TLS; None when there are none."""
+        return self._tls_listener.port if self._tls_listener else None
 
     @property
     def problem(self) -> str | None:
         """What keeps the server from taking calls; None when all is well."""
-        accepting = self._thread is not None and self._thread.is_alive()
-        return None if accepting else "takes no connections"
+        if self._listener is None or not all(one.accepts for one in self._listeners):
+            return "takes no connections"
+        return None
+
+    @property
+    def _listeners(self) -> list[Listener]:
+        return [one for one in (self._listener, self._tls_listener) if one is not None]
 
     def start(self) -> None:
-        """Listen and serve in threads. Raises OSError when the address is taken."""
-        self._listener = _Listener(self, self._address)
-        self._thread = threading.Thread(
-            target=self._listener.serve_forever,
-            kwargs={"poll_interval": STOP_POLL_S},
-            name="dimse-accept",
-            daemon=True,
-        )
-        self._thread.start()
+        """Listen and serve in threads.
+
+        Raises OSError when an address is taken, Unavailable when the TLS files cannot be read.
+        """
+        if self._tls is not None:
+            self._tls.server()
+            address = (self._address[0], self._tls_port)
+            self._tls_listener = Listener(self, address, self._secure, shared=self._shares_port)
+        self._listener = Listener(self, self._address, None, shared=self._shares_port)
+        for listener in self._listeners:
+            listener.start()
 
     def stop(self, timeout_s: float) -> None:
         """Take no more calls, let what is arriving end for `timeout_s`, then abort."""
-        listener, thread = self._listener, self._thread
-        if self._stopping or listener is None or thread is None:
+        if self._stopping or self._listener is None:
             return
         self._stopping = True
-        listener.shutdown()
-        thread.join()
-        listener.server_close()
+        for listener in self._listeners:
+            listener.stop()
         for association in self._open():
             association.stop_when_idle()
         self._wait_until_ended(time.monotonic() + timeout_s)
@@ -185,11 +229,14 @@ class DimseServer:
         with self._lock:
             return len(self._connections) < self._max_associations + UNADMITTED_MAX
 
-    def new_association(self) -> StreamAssociation:
+    def new_association(
+        self, secure: Callable[[StreamAssociation], None] | None
+    ) -> StreamAssociation:
         """Return an association for a connection that was just accepted."""
-        self._count += 1
+        with self._lock:
+            self._count += 1
         return StreamAssociation(
-            self.ae, self._count, self._p_data_max_bytes, self._admit, self._ended
+            self.ae, self._count, self._p_data_max_bytes, self._admit, self._ended, secure
         )
 
     def begin(self, association: StreamAssociation) -> None:
@@ -202,6 +249,20 @@ class DimseServer:
             with self._lock:
                 self._connections.pop(association)
             raise
+
+    def _secure(self, association: StreamAssociation) -> None:
+        """Let TLS begin. Raises OSError when it does not."""
+        stream = cast(StreamSocket, association.stream.socket)
+        address = association.requestor.address_info
+        try:
+            stream.secure(cast(Tls, self._tls).server(), TLS_TIMEOUT_S)
+        except (OSError, ArchiveError) as error:
+            reason = getattr(error, "verify_message", None) or getattr(error, "reason", None)
+            self.refusals.tell(
+                "TLS refused: remote=%s reason=%s",
+                *(address.address if address else "", reason or type(error).__name__),
+            )
+            raise ConnectionAbortedError from error
 
     def _open(self) -> list[StreamAssociation]:
         with self._lock:
@@ -219,28 +280,30 @@ class DimseServer:
         with self._lock:
             full = self._admitted >= self._max_associations
             self._admitted += not full
-        if full:
-            decision: Peer | Rejection = LOCAL_LIMIT_EXCEEDED
-        else:
-            decision = self._decide(request, called, calling, remote)
-            with self._lock:
-                if isinstance(decision, Rejection):
+        try:
+            if full:
+                raise _Rejected(LOCAL_LIMIT_EXCEEDED, "there are as many associations as can be")
+            try:
+                peer = self._decide(association, request, called, calling, remote)
+            except _Rejected:
+                with self._lock:
                     self._admitted -= 1
-                else:
-                    self._connections[association] = decision
-        if isinstance(decision, Rejection):
-            _count_rejected(decision)
-            log.warning(
+                raise
+        except _Rejected as rejected:
+            _count_rejected(rejected.rejection)
+            self.refusals.tell(
                 "association rejected: calling=%r called=%r remote=%s result=%d source=%d"
-                " reason=%d",
-                *(calling, called, remote, *decision),
+                " reason=%d: %s",
+                *(calling, called, remote, *rejected.rejection, rejected.why),
             )
-            return decision
+            return rejected.rejection
+        with self._lock:
+            self._connections[association] = peer
         proposed = request.presentation_context_definition_list
         metrics.ASSOCIATIONS_ACCEPTED.inc()
         metrics.ASSOCIATIONS_OPEN.inc()
         negotiated = negotiate(self._services, proposed)
-        self._prepare(association, decision, negotiated)
+        self._prepare(association, peer, negotiated)
         log.info(
             "association accepted: calling=%r called=%r remote=%s contexts=%d of %d",
             *(calling, called, remote, len(negotiated.services), len(proposed)),
@@ -248,20 +311,37 @@ class DimseServer:
         return None
 
     def _decide(
-        self, request: A_ASSOCIATE, called: str, calling: str, remote: str
-    ) -> Peer | Rejection:
+        self,
+        association: StreamAssociation,
+        request: A_ASSOCIATE,
+        called: str,
+        calling: str,
+        remote: str,
+    ) -> Peer:
+        """Return the peer. Raises _Rejected."""
         if request.application_context_name != APPLICATION_CONTEXT_NAME:
-            return APPLICATION_CONTEXT_NAME_NOT_SUPPORTED
+            raise _Rejected(APPLICATION_CONTEXT_NAME_NOT_SUPPORTED, "another application context")
+        stream = cast(StreamSocket, association.stream.socket)
+        shown = Shown(stream.is_secured, stream.certificate, _identity(association))
         try:
-            return self._admit_peer(called, calling, remote)
+            peer = self._admit_peer(called, calling, remote, shown)
         except ArchiveError as error:
-            return answer_to(error).rejection
-        except Exception:  # the edge: the caller is told to come back, whatever the fault
+            raise _Rejected(answer_to(error).rejection, error.message) from error
+        except Exception as error:  # the edge: the caller is told to come back, whatever the fault
             log.exception("admission failed")
-            return TEMPORARY_CONGESTION
+            raise _Rejected(TEMPORARY_CONGESTION, "admission failed") from error
+        node_id = peer.access.dicom_node_id
+        if node_id is not None and not self._limits.enter(node_id, peer.terms):
+            raise _Rejected(LOCAL_LIMIT_EXCEEDED, "the node calls more than was agreed")
+        return peer
 
     def _prepare(self, association: StreamAssociation, peer: Peer, negotiated: Negotiated) -> None:
         association.acceptor.supported_contexts = negotiated.supported
+        maximum, ours = peer.terms.pdu_max_bytes, self.ae.maximum_pdu_size
+        if maximum is not None:
+            association.acceptor.maximum_length = min(maximum, ours) if ours else maximum
+        if (answer := _identity_answer(association, peer)) is not None:
+            association.acceptor.add_negotiation_item(answer)
         association.peer, association.services = peer, negotiated.services
         for service in self._services:
             for event, handler in service.handlers:
@@ -280,6 +360,8 @@ class DimseServer:
             self._admitted -= peer is not None
         if peer is not None:
             metrics.ASSOCIATIONS_OPEN.dec()
+        if peer is not None and peer.access.dicom_node_id is not None:
+            self._limits.leave(peer.access.dicom_node_id)
         storage = association.stream.storage
         if peer is not None and storage is not None:
             log.info(
@@ -290,58 +372,25 @@ class DimseServer:
             )
 
 
-class _Handler(RequestHandler):
-    """Makes an association of a connection; runs in the accepting thread and never waits."""
-
-    def handle(self) -> None:
-        server = cast(_Listener, self.server)
-        association = server.door.new_association()
-        association._server = server
-        connection = cast(socket.socket, self.request)
-        association.set_socket(StreamSocket(association, connection, server.door.idle_timeout_s))
-        acceptor = association.acceptor
-        acceptor.maximum_length = self.ae.maximum_pdu_size
-        acceptor.ae_title = self.ae.ae_title
-        acceptor.address_info = self.local
-        acceptor.implementation_class_uid = self.ae.implementation_class_uid
-        acceptor.implementation_version_name = self.ae.implementation_version_name
-        association.requestor.address_info = self.remote
-        server.door.begin(association)
+def _identity(association: StreamAssociation) -> UserIdentity | None:
+    asked = association.requestor.user_identity
+    if asked is None or asked.user_identity_type is None:
+        return None
+    primary, secondary = asked.primary_field or b"", asked.secondary_field or b""
+    return UserIdentity(asked.user_identity_type, primary, secondary)
 
 
-class _Listener(AssociationServer):
-    """The listening socket; what it does per connection is quick, handshakes come later."""
+def _identity_answer(association: StreamAssociation, peer: Peer) -> UserIdentityNegotiation | None:
+    """Return the answer to a user identity that was looked at, when one is asked for.
 
-    request_queue_size = LISTEN_BACKLOG
-
-    def __init__(self, door: DimseServer, address: tuple[str, int]) -> None:
-        self.door = door
-        super().__init__(door.ae, address, door.ae.ae_title, [], request_handler=_Handler)
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        try:
-            return cast(socket.socket, self.socket).accept()
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                log.error("no more file descriptors for DIMSE connections")
-                time.sleep(0.1)  # the connection waits in the kernel, and select reports it again
-            raise
-
-    def verify_request(self, request: Any, client_address: Any) -> bool:
-        if self.door.has_room():
-            return True
-        metrics.of(metrics.ASSOCIATIONS_REJECTED, "too_many_connections").inc()
-        log.warning("connection closed: too many connections, remote=%s", client_address[0])
-        return False
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        log.exception("a connection could not be taken: remote=%s", client_address[0])
-
-    def shutdown(self) -> None:
-        socketserver.BaseServer.shutdown(self)  # pynetdicom's would look for itself in its AE
-
-    def service_actions(self) -> None:
-        """Do nothing: pynetdicom would collect garbage, which no association leaves here."""
+    Of user names it has no content; no token is answered with another.
+    """
+    asked = association.requestor.user_identity
+    if asked is None or not asked.positive_response_requested or not peer.access.names_user:
+        return None
+    answer = UserIdentityNegotiation()
+    answer.server_response = b""
+    return answer
 
 
 def _count_rejected(rejection: Rejection) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from bfr_core.errors import ArchiveError, Conflict, Denied, Invalid, NotFound, Unavailable
 from bfr_core.metrics import outcome_of
+from bfr_core.node_terms import IdentityRefused
 from bfr_core.receiving import MismatchedObject
 from bfr_core.registration import DuplicateUid
 
@@ -73,6 +74,7 @@ ANSWERS: dict[type[ArchiveError], Answer] = {
     Invalid: Answer(CANNOT_UNDERSTAND, NO_REASON_GIVEN),
     MismatchedObject: Answer(DOES_NOT_MATCH_SOP_CLASS, NO_REASON_GIVEN),
     Denied: Answer(NOT_AUTHORISED, CALLING_AE_TITLE_NOT_RECOGNISED),
+    IdentityRefused: Answer(NOT_AUTHORISED, NO_REASON_GIVEN),
     NotFound: Answer(NO_LONGER_HERE, CALLED_AE_TITLE_NOT_RECOGNISED),
     Conflict: Answer(DOES_NOT_FIT, TEMPORARY_CONGESTION),
     DuplicateUid: Answer(DUPLICATE_SOP_INSTANCE, TEMPORARY_CONGESTION),

@@ -5,7 +5,7 @@ has committed it.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from pynetdicom.service_class import ServiceClass, StorageServiceClass
@@ -56,14 +56,15 @@ def storage(store: Store, bridge: Bridge) -> Service:
 
         return StorageStay(open_reception=open_reception, commit=commit)
 
-    return Service(name=DOOR, answers_for=is_storage, stay=stay)
+    private = store.settings.dimse_private_storage_sop_classes
+    return Service(name=DOOR, answers_for=lambda uid: is_storage(uid, private), stay=stay)
 
 
-def is_storage(abstract_syntax: str) -> bool:
+def is_storage(abstract_syntax: str, private: Sequence[str] = ("*",)) -> bool:
     """Tell whether the UID is a storage SOP class: every one of DICOM's, and private ones.
 
-    A private UID says nothing about its service, so each that pynetdicom does not know as
-    another service counts as storage (PS3.4 §B.5, PS3.2 on private SOP classes).
+    A private UID says nothing about its service: `private` names those that are storage, whole,
+    by a root that ends with a dot, or all of them by "*" (PS3.4 §B.5, PS3.2 on private classes).
     """
     service_class = uid_to_service_class(abstract_syntax)
     if service_class is StorageServiceClass:
@@ -74,7 +75,10 @@ def is_storage(abstract_syntax: str) -> bool:
         return abstract_syntax.startswith(STORAGE_ROOT) and not abstract_syntax.startswith(
             INVENTORY_ROOT
         )
-    return True
+    return any(
+        one in ("*", abstract_syntax) or (one.endswith(".") and abstract_syntax.startswith(one))
+        for one in private
+    )
 
 
 class StorageStay:

@@ -7,7 +7,7 @@ import itertools
 import logging
 import socket
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -165,6 +165,7 @@ class Receiver:
     host: str
     port: int
     calling_ae_title: str
+    secure: Callable[[socket.socket, float], socket.socket] | None = None  # lets TLS begin
 
 
 def proposals(instances: Iterable[StoredInstance]) -> list[list[Kind]]:
@@ -210,6 +211,8 @@ class RequestedAssociation:
             for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
                 self._connection.setsockopt(socket.SOL_SOCKET, option, timeval)
             self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if receiver.secure is not None:
+                self._connection = receiver.secure(self._connection, timeout_s)
             self._associate(receiver, kinds)
         except BaseException:
             self._connection.close()

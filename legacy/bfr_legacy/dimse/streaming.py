@@ -11,6 +11,7 @@ import os
 import queue
 import select
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -22,6 +23,7 @@ from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE, P_DATA
 from pynetdicom.transport import AssociationSocket
 
+from bfr_core.certificates import PeerCertificate, peer_certificate
 from bfr_legacy.dimse.pdus import (
     C_CANCEL_RQ,
     C_STORE_RQ,
@@ -38,6 +40,7 @@ from bfr_legacy.dimse.pdus import (
 )
 from bfr_legacy.dimse.sending import Piece, acknowledge_at_once, send_pieces
 from bfr_legacy.dimse.status import CANNOT_UNDERSTAND, error_comment
+from bfr_legacy.dimse.tls import TlsConnection
 
 if TYPE_CHECKING:
     from pynetdicom.pdu_primitives import _PDUPrimitiveType
@@ -66,7 +69,30 @@ class StreamSocket(AssociationSocket):
         timeval = struct.pack("@ll", int(timeout_s), int(timeout_s % 1 * 1_000_000))
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
         super().__init__(association, client_socket=connection)
+        self._timeout_s = timeout_s
         self._sending = threading.Lock()  # the reader and the association both send
+        self.certificate: PeerCertificate | None = None
+
+    def secure(self, context: ssl.SSLContext, timeout_s: float) -> None:
+        """Let TLS begin. Raises OSError when the peer does not agree within the time."""
+        plain = cast(socket.socket, self.socket)
+        secured = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+        self.socket = secured
+        secured.settimeout(timeout_s)
+        secured.do_handshake()
+        self.certificate = peer_certificate(secured)
+        self.socket = cast(socket.socket, TlsConnection(secured, self._timeout_s))
+
+    @property
+    def is_secured(self) -> bool:
+        """Tell whether TLS is under the association."""
+        return isinstance(self.socket, TlsConnection)
+
+    @property
+    def has_pending(self) -> bool:
+        """Tell whether something can be read although the descriptor does not show it."""
+        connection = cast("socket.socket | TlsConnection | None", self.socket)
+        return isinstance(connection, TlsConnection) and connection.pending() > 0
 
     def send(self, bytestream: bytes) -> None:
         """Send whole PDUs; a connection that breaks is told to the state machine."""
@@ -269,9 +295,9 @@ class StreamDUL(DULServiceProvider):
         return address.address if address else "?"
 
     def _receive(self, wait_s: float) -> bool:
-        connection = cast(StreamSocket, self.socket).socket
-        readable = False
-        for descriptor, _ in self._poll.poll(wait_s * 1000):
+        stream = cast(StreamSocket, self.socket)
+        connection, readable = stream.socket, stream.has_pending
+        for descriptor, _ in self._poll.poll(0 if readable else wait_s * 1000):
             if descriptor == self._wake_reader:
                 os.read(self._wake_reader, 4096)
             else:
@@ -282,6 +308,8 @@ class StreamDUL(DULServiceProvider):
             received = connection.recv_into(self._buffer)
             if self.awaited_message_id is not None:
                 acknowledge_at_once(connection)
+        except BlockingIOError:  # half a record of TLS
+            return False
         except OSError:  # reset by the peer: as closed as the orderly way
             received = 0
         if received == 0:
