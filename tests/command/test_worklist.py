@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 from tests.command.commands import add_archive, bfr, done
-from tests.legacy.test_worklist_and_steps import item
+from tests.legacy.test_worklist_scp import item
 
 from bfr_core.settings import Settings
 

@@ -6,10 +6,11 @@ import pytest
 from pydicom.dataset import Dataset
 from tests.conftest import House
 from tests.legacy.nodes import move_node, running_node
-from tests.legacy.test_commitment import attempts, hasten, until, worker
+from tests.legacy.test_commitment_scp import attempts, hasten, until, worker
+from tests.legacy.test_mpps_scp import Modality, begun
 from tests.legacy.test_store_scp import data_set, send
 from tests.legacy.test_tls import set_terms
-from tests.legacy.test_worklist_and_steps import Modality, begun, item, put
+from tests.legacy.test_worklist_scp import item, put
 
 from bfr_core import jobs
 from bfr_core.sealing import seal_series

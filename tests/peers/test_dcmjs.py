@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import House, need
 from tests.legacy.test_callers import add_user
 from tests.legacy.test_tls import Secured, authority, secured, set_terms
-from tests.legacy.test_worklist_and_steps import item, put
+from tests.legacy.test_worklist_scp import item, put
 from tests.samples import ct_instance, part10_bytes
 
 __all__ = ["authority", "secured"]

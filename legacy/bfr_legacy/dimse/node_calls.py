@@ -37,6 +37,7 @@ from bfr_legacy.dimse.status import DUPLICATE_SOP_INSTANCE, SUCCESS
 from bfr_legacy.dimse.tls import Tls
 
 INSTANCE_AVAILABILITY_NOTIFICATION = "1.2.840.10008.5.1.4.33"
+CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 30.0
 REPORT_WAIT_S = 5.0  # for a report over the association of the request
 
@@ -125,7 +126,7 @@ class NodeCalls:
         entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
         entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = ANSWER_TIMEOUT_S
-        entity.connection_timeout = ANSWER_TIMEOUT_S
+        entity.connection_timeout = CONNECT_TIMEOUT_S
         entity.add_requested_context(sop_class_uid)
         roles = [build_role(sop_class_uid, scp_role=True)] if as_scp else []
         association = entity.associate(
