@@ -109,13 +109,11 @@ class StreamAssociation(Association):
                 answered(msg)
             return
         service, peer = self.services.get(context_id), self.peer
-        try:
-            if service is None or service.serve is None or peer is None:
-                super()._serve_request(msg, context_id)
-            else:
-                service.serve(Exchange(self, peer, self._accepted_cx[context_id], msg))
-        finally:
+        if service is None or service.serve is None or peer is None:
+            super()._serve_request(msg, context_id)
             self.stream.end_request(getattr(msg, "MessageID", None) or 0)
+        else:
+            service.serve(Exchange(self, peer, self._accepted_cx[context_id], msg))
 
     def _run_reactor(self) -> None:
         while not self._kill:

@@ -15,7 +15,7 @@ from bfr_legacy.dimse.pdus import (
     query_response,
 )
 from bfr_legacy.dimse.peers import Peer
-from bfr_legacy.dimse.status import error_comment
+from bfr_legacy.dimse.status import PENDING, PENDING_WITHOUT_SOME_KEYS, error_comment
 
 if TYPE_CHECKING:
     from bfr_legacy.dimse.association import StreamAssociation
@@ -89,6 +89,9 @@ class Exchange:
             identifier=identifier is not None,
         )
         stream = self.association.stream
+        if response.status not in (PENDING, PENDING_WITHOUT_SOME_KEYS):
+            # Before it is sent: the peer may use the Message ID again at once.
+            stream.end_request(self.message_id)
         max_pdu_bytes = stream.peer_max_pdu_bytes
         pieces: list[bytes | memoryview] = [command_pdus(self.context_id, command, max_pdu_bytes)]
         if identifier is not None:
