@@ -124,7 +124,7 @@ async def test_a_virtual_archive_is_opened_by_operators_to_audited_nodes(
             await connections.add_virtual_archive(tx, house.node, "ALL", "Everything")
         await connections.add_virtual_archive(tx, operator("test"), "ALL", "Everything")
     with pytest.raises(Denied, match="MODALITY"):
-        await connections.admit_node(store.database, "ALL", "MODALITY", "10.0.0.9")
+        await connections.admit_node(store.database, "ALL", "MODALITY", "127.0.0.1")
     for audited in (True, False):
         async with store.database.transaction() as tx:
             with pytest.raises(Denied):
@@ -136,13 +136,13 @@ async def test_a_virtual_archive_is_opened_by_operators_to_audited_nodes(
             )
         if audited:
             access, archive = await connections.admit_node(
-                store.database, "ALL", "MODALITY", "10.0.0.9"
+                store.database, "ALL", "MODALITY", "127.0.0.1"
             )
             assert archive.ae_title == "ALL"
             assert access.archive_ids is None
             assert not policy.may_store(access, house.archive.archive_id)
     with pytest.raises(Denied):
-        await connections.admit_node(store.database, "ALL", "MODALITY", "10.0.0.9")
+        await connections.admit_node(store.database, "ALL", "MODALITY", "127.0.0.1")
 
 
 async def test_titles_are_told_apart_by_case(store: Store, house: House) -> None:
