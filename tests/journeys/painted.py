@@ -21,6 +21,13 @@ def picture_of_url(data_url: str) -> Picture:
     return np.asarray(imagecodecs.png_decode(png), np.uint8)[:, :, :3]
 
 
+def picture_of_png(png: bytes) -> Picture:
+    """Return the picture in a PNG, grey as three equal colours."""
+    picture = np.asarray(imagecodecs.png_decode(png), np.uint8)
+    picture = picture.reshape(*picture.shape[:2], -1)
+    return picture[:, :, :3] if picture.shape[2] >= 3 else picture[:, :, :1].repeat(3, axis=2)
+
+
 def bright_share(picture: Picture, brighter_than: int = 100) -> float:
     """Return the share of pixels that are brighter than a grey of 0 to 255."""
     return float((picture.max(axis=2) > brighter_than).mean())
@@ -65,6 +72,13 @@ def blocks(picture: Picture) -> Values:
 def alike(painted: Picture, image: Picture) -> float:
     """Return the mean difference of a painted image and its pixels field by field, 0 to 255."""
     return float(np.abs(blocks(painted) - blocks(stretched(image, *painted.shape[:2]))).mean())
+
+
+def differences(painted: Picture, image: Picture) -> tuple[float, float]:
+    """Return the mean difference field by field, and that above which a tenth of the fields lie."""
+    shown = fitted(painted, *image.shape[:2])
+    fields = np.abs(blocks(shown) - blocks(stretched(image, *shown.shape[:2]))).mean(axis=2)
+    return float(fields.mean()), float(np.quantile(fields, 0.9))
 
 
 def stretched(image: Picture, rows: int, columns: int) -> Picture:

@@ -23,7 +23,7 @@ from tests.journeys.painted import (
 )
 from tests.system import System
 
-from bfr_command.demo.canvas import COLUMNS
+from bfr_command.demo.canvas import COLUMNS, PIXEL_SPACING_MM
 from bfr_command.demo.labels import instance_uid, series_uid, study_uid
 from bfr_command.demo.pictures import CT_SLICES
 
@@ -225,6 +225,33 @@ def test_zoom_pan_flip_and_invert_are_painted_and_reset_takes_them_back(
     stack.sees(lambda picture: difference(picture, start) > 5)
     page.get_by_role("button", name="Återställ").click()
     stack.sees(lambda picture: difference(picture, start) < SAME)
+
+
+def test_a_measured_length_is_the_length_in_the_patient(stack: Journey) -> None:
+    box = stack.viewport.bounding_box()
+    assert box is not None
+    stack.page.get_by_role("button", name="Mät längd").click()
+    stack.drag((0.4, 0.3), (200, 0))
+    mark = stack.page.locator('[data-testid="viewport"] svg')
+    expect(mark).to_contain_text("mm")
+    length = number_before("mm", mark.text_content())
+    assert length == pytest.approx(200 / box["height"] * COLUMNS * PIXEL_SPACING_MM, abs=1)
+    stack.page.get_by_role("button", name="Ta bort alla mätningar").click()
+    expect(mark).not_to_contain_text("mm")
+
+
+def test_the_value_at_a_point_is_the_value_in_the_file(stack: Journey, system: System) -> None:
+    box = stack.viewport.bounding_box()
+    assert box is not None
+    row, column = 250, 300
+    scale = box["height"] / COLUMNS
+    left = box["x"] + (box["width"] - box["height"]) / 2
+    stack.page.get_by_role("button", name="Värde i en punkt").click()
+    stack.page.mouse.click(left + (column + 0.5) * scale, box["y"] + (row + 0.5) * scale)
+    mark = stack.page.locator('[data-testid="viewport"] svg')
+    expect(mark).to_contain_text("HU")
+    around = hounsfield(file_of(system, MIDDLE))[row - 1 : row + 2, column - 1 : column + 2]
+    assert number_before("HU", mark.text_content()) in around
 
 
 def test_two_series_stand_side_by_side_and_keys_move_between_them(stack: Journey) -> None:
