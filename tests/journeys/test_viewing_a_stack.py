@@ -276,3 +276,10 @@ def test_the_viewer_is_the_link_that_a_reader_can_send(journey: Journey) -> None
     journey.page.get_by_test_id("series-item").nth(1).click()
     journey.sees_image(MIDDLE)
     expect(journey.page).to_have_url(re.compile(re.escape(viewer_path(STUDY, CT))))
+
+
+def number_before(unit: str, text: str | None) -> float:
+    """Return the number written before a unit."""
+    found = re.search(rf"([-−]?[\d.,\s]+)\s*{unit}", text or "")
+    assert found is not None, text
+    return float(re.sub(r"\s", "", found[1]).replace("−", "-").replace(",", "."))
