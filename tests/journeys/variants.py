@@ -71,9 +71,9 @@ def _grey(pixels: Pixels, **attributes: Any) -> Dataset:
     return dataset
 
 
-def _compressed(dataset: Dataset, syntax: str, *frames: bytes) -> Dataset:
+def _compressed(dataset: Dataset, syntax: str, *frames: Any) -> Dataset:
     dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.add_new(0x7FE00010, "OB", encapsulate(list(frames)))
+    dataset.add_new(0x7FE00010, "OB", encapsulate([bytes(frame) for frame in frames]))
     return dataset
 
 
@@ -171,12 +171,19 @@ def _odd_bits() -> Iterator[tuple[str, Dataset]]:
     yield "floating point", floats
 
 
+def _encode_jpeg_2000(pixels: Pixels) -> Any:
+    return imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="j2k")
+
+
+def _encode_htj2k(pixels: Pixels) -> Any:
+    return imagecodecs.htj2k_encode(pixels, reversible=True)
+
+
 def _jpeg_2000_signs() -> Iterator[tuple[str, Dataset]]:
-    for syntax, encode in (
-        (JPEG2000Lossless, lambda a: imagecodecs.jpeg2k_encode(a, level=0, codecformat="j2k")),
-        (HTJ2KLossless, lambda a: imagecodecs.htj2k_encode(a, reversible=True)),
+    for name, syntax, encode in (
+        ("JPEG 2000", JPEG2000Lossless, _encode_jpeg_2000),
+        ("HTJ2K", HTJ2KLossless, _encode_htj2k),
     ):
-        name = "JPEG 2000" if syntax == JPEG2000Lossless else "HTJ2K"
         signed = _grey(hounsfield(), WindowCenter=40, WindowWidth=1200)
         yield (
             f"{name} unsigned in a signed picture",
