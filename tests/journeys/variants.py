@@ -9,6 +9,7 @@ import numpy.typing as npt
 from pydicom import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    UID,
     ExplicitVRBigEndian,
     HTJ2KLossless,
     JPEG2000Lossless,
@@ -72,7 +73,7 @@ def _grey(pixels: Pixels, **attributes: Any) -> Dataset:
 
 
 def _compressed(dataset: Dataset, syntax: str, *frames: Any) -> Dataset:
-    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
     dataset.add_new(0x7FE00010, "OB", encapsulate([bytes(frame) for frame in frames]))
     return dataset
 
