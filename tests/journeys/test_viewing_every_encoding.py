@@ -44,6 +44,7 @@ def store(system: System, data: bytes, name: str) -> None:
     assert answer.status_code == 200, f"{name}: {answer.text}"
 
 
+@pytest.mark.timeout(900)  # some 160 pictures, one after the other
 def test_every_encoding_is_painted_as_the_server_draws_it(
     journey: Journey, system: System, stored: dict[str, Dataset]
 ) -> None:
