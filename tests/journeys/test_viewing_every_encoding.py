@@ -8,9 +8,9 @@ from tests.demo_system import archive_url
 from tests.journeys.journey import Journey
 from tests.journeys.painted import (
     Picture,
-    differences,
     is_uniform,
     picture_of_png,
+    worst_difference,
 )
 from tests.journeys.variants import variants
 from tests.samples import part10_bytes

@@ -147,16 +147,22 @@ def _odd_bits() -> Iterator[tuple[str, Dataset]]:
     high_signed = _grey(((body(12) - 2048).astype(np.int16) << 4), **around_zero)
     high_signed.HighBit = 15
     yield "the signed bits at the top", high_signed
-    # Within what the textures of every graphics card hold.
-    for kind, shift in ((np.uint32, 0), (np.int32, 30_000)):
-        wide = (np.minimum(body(16), 65_000) - shift).astype(kind)
+    for kind, shift in ((np.uint32, 0), (np.int32, 60_000)):
+        wide = (body(17) - shift).astype(kind)
         name = f"32 bits {'signed' if shift else 'unsigned'}"
-        values = {"WindowCenter": 30_000 - shift, "WindowWidth": 50_000}
+        values = {"WindowCenter": 70_000 - shift, "WindowWidth": 110_000}
         yield name, _grey(wide, **values)
         yield (
             f"{name} big endian",
             _grey(wide, transfer_syntax_uid=ExplicitVRBigEndian, **values),
         )
+    # What half floats would round: every odd number above 2,048, and more the higher.
+    stairs = (np.arange(ROWS)[:, None] // 12 + np.arange(COLUMNS)[None, :] // 16) % 8
+    for kind, least in ((np.uint16, 40_000), (np.uint16, 4_080), (np.int16, -30_000)):
+        narrow = {"WindowCenter": least + 4, "WindowWidth": 8, "BitsStored": 16}
+        yield f"narrow window at {least}", _grey((least + stairs).astype(kind), **narrow)
+    two = (60_001 + stairs // 4).astype(np.uint16)
+    yield "window of two values", _grey(two, WindowCenter=60_002, WindowWidth=2, BitsStored=16)
     yield "8 bits signed", _grey((body(8) - 128).astype(np.int8), WindowCenter=0, WindowWidth=200)
     yield (
         "near-lossless signed",
@@ -256,7 +262,8 @@ def _windows() -> Iterator[tuple[str, Dataset]]:
     for function in ("SIGMOID", "LINEAR_EXACT"):
         yield f"window {function}", _grey(twelve, VOILUTFunction=function, **window)
     yield "several windows", _grey(twelve, WindowCenter=[1800, 500], WindowWidth=[1500, 300])
-    yield "window of 1", _grey(twelve, WindowCenter=1800, WindowWidth=1)
+    halves = np.where(np.indices((ROWS, COLUMNS))[1] < COLUMNS // 2, 1799, 1800)
+    yield "window of 1", _grey(halves.astype(np.uint16), WindowCenter=1800, WindowWidth=1)
     yield (
         "narrow window",
         _grey(twelve, WindowCenter=0.4, WindowWidth=0.7, RescaleSlope=1 / 4096, RescaleIntercept=0),

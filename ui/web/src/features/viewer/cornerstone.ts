@@ -2,6 +2,7 @@
 import * as cornerstone from '@cornerstonejs/core';
 import dicomImageLoader from '@cornerstonejs/dicom-image-loader';
 import * as tools from '@cornerstonejs/tools';
+import { drawExactly } from './exact-samples';
 import { MEASURING_TOOLS } from './measuring';
 import { forgetFrames, registerPictures } from './pictures';
 
@@ -40,7 +41,9 @@ export function startCornerstone(): Promise<void> {
 }
 
 async function start(): Promise<void> {
+  const exact = drawExactly();
   await cornerstone.init();
+  if (!exact) cornerstone.setUseCPURendering(true);
   dicomImageLoader.init({ maxWebWorkers: 2 });
   registerPictures();
   tools.init();
