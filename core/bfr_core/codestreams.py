@@ -31,7 +31,8 @@ _CODEC_ERRORS = (RuntimeError, ValueError, MemoryError)
 _JPEG_2000_SIZE = struct.Struct(">HH8IH")  # Lsiz … Csiz, ISO/IEC 15444-1 §A.5.1
 _JPEG_2000_START = b"\xff\x4f\xff\x51"
 _END_SEARCH_BYTES = 1024
-_START_SEARCH_BYTES = 4096  # some senders leave the JP2 boxes before the codestream
+CODESTREAM_START_BYTES = 8192  # holds the main header, also behind the JP2 boxes that some leave
+_START_SEARCH_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,20 @@ def decoded_photometric_interpretation(image: ImagePixel, transfer_syntax_uid: s
     if photometric_interpretation in ("YBR_ICT", "YBR_RCT"):
         return "RGB"
     return photometric_interpretation.removesuffix("_422")
+
+
+def sign_contradicts(start: bytes, image: ImagePixel, transfer_syntax_uid: str) -> bool:
+    """Return whether a JPEG 2000 frame has another sign than Pixel Representation (0028,0103).
+
+    Decoders differ in which of the two they believe. `start` is the first CODESTREAM_START_BYTES
+    of the frame, or all of it; of a damaged one nothing is said.
+    """
+    if transfer_syntax_uid not in JPEG_2000_TRANSFER_SYNTAXES | HTJ2K_TRANSFER_SYNTAXES:
+        return False
+    try:
+        return _read_jpeg_2000(start).signed != image.signed
+    except Invalid:
+        return False
 
 
 def inflate_frame(frame: bytes, size_bytes: int) -> bytes:

@@ -12,7 +12,12 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
-from bfr_core.codestreams import Samples, decoded_photometric_interpretation
+from bfr_core.codestreams import (
+    CODESTREAM_START_BYTES,
+    Samples,
+    decoded_photometric_interpretation,
+    sign_contradicts,
+)
 from bfr_core.errors import Invalid
 from bfr_core.frames import ImagePixel, first_value, image_pixel
 from bfr_core.lookup_tables import palette_tables, sequence_table
@@ -21,6 +26,7 @@ from bfr_core.resampling import resized
 from bfr_core.samples import PIXELS_MAX, decode_frame, native_frame
 
 __all__ = [
+    "CODESTREAM_START_BYTES",
     "PIXELS_MAX",
     "PixelPool",
     "decode_frame",
@@ -28,6 +34,7 @@ __all__ = [
     "frame_attributes",
     "native_frame",
     "render_frame",
+    "sign_contradicts",
 ]
 
 Grey = npt.NDArray[np.floating[Any]]

@@ -14,13 +14,22 @@ from bfr_core.errors import Invalid, NotFound
 from bfr_core.frames import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
+    HTJ2K_TRANSFER_SYNTAXES,
     IMPLICIT_VR_LITTLE_ENDIAN,
+    JPEG_2000_TRANSFER_SYNTAXES,
     NATIVE_TRANSFER_SYNTAXES,
     first_value,
+    image_pixel,
 )
 from bfr_core.instances import Dataset
 from bfr_core.manifest import Frames, StoredInstance
-from bfr_core.pixels import PixelPool, frame_attributes, native_frame
+from bfr_core.pixels import (
+    CODESTREAM_START_BYTES,
+    PixelPool,
+    frame_attributes,
+    native_frame,
+    sign_contradicts,
+)
 from bfr_core.retrieval import FoundInstance, retrieve_instances
 from bfr_core.store import Store
 from bfr_dicomweb.media_types import (
@@ -111,7 +120,10 @@ async def retrieve_frames(request: Request) -> Response:
         raise NotFound("the instance has no frames that can be told apart")
     numbers = frame_numbers(request.path_params["frames"], stored.frames)
     header = orjson.loads(one.header)
-    offers = _frame_offers(stored, header, single=len(numbers) == 1)
+    native_first = await asyncio.to_thread(
+        _drawn_differently, target.store, stored, stored.frames, header, numbers
+    )
+    offers = _frame_offers(stored, native_first=native_first, single=len(numbers) == 1)
     chosen = choose(accepted_by(request), offers)
     part_type = f"{chosen.media_type}; transfer-syntax={chosen.transfer_syntax_uid}"
     # A frame of single bits may begin within a byte, and then has to be cut out.
@@ -281,14 +293,38 @@ async def _streamed_frames(frames: AsyncIterator[bytes], chosen: Offer, part_typ
     return StreamingResponse(await opened(frames), headers=IDENTITY, media_type=part_type)
 
 
-def _frame_offers(stored: StoredInstance, header: Dataset, *, single: bool) -> list[Offer]:
-    """Return how frames can be sent: as stored, under both names, and as native pixels.
+def _drawn_differently(
+    store: Store,
+    stored: StoredInstance,
+    frames: Frames,
+    header: Dataset,
+    numbers: Sequence[int],
+) -> bool:
+    """Return whether browsers' decoders make another picture of a frame than ours, or none.
 
-    Who takes any transfer syntax gets the first: native for RLE of more than 16 bits, which
-    browsers' decoders do not read.
+    They do not read RLE of more than 16 bits, and take the sign of a JPEG 2000 codestream from
+    the header, not from where it was encoded.
     """
     syntax = stored.transfer_syntax_uid
-    native_first = syntax == RLE_LOSSLESS and first_value(header, BITS_ALLOCATED) not in (8, 16)
+    if syntax == RLE_LOSSLESS:
+        return first_value(header, BITS_ALLOCATED) not in (8, 16)
+    if syntax not in JPEG_2000_TRANSFER_SYNTAXES | HTJ2K_TRANSFER_SYNTAXES:
+        return False
+    image = image_pixel(header)
+    for number in numbers:
+        offset, length = frames.range_of(number)[0]
+        start = store.blobs.read(stored.blob, offset, min(length, CODESTREAM_START_BYTES))
+        if sign_contradicts(start, image, syntax):
+            return True
+    return False
+
+
+def _frame_offers(stored: StoredInstance, *, native_first: bool, single: bool) -> list[Offer]:
+    """Return how frames can be sent: as stored, under both names, and as native pixels.
+
+    Who takes any transfer syntax gets the first.
+    """
+    syntax = stored.transfer_syntax_uid
     offers: list[Offer] = []
     for multipart in (True, False) if single else (True,):
         native = [Offer(OCTET_STREAM, multipart, EXPLICIT_VR_LITTLE_ENDIAN)]

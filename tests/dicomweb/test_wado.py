@@ -105,6 +105,18 @@ def with_bulk_data(**attributes: Any) -> Dataset:
     return dataset
 
 
+_AROUND_ZERO = np.linspace(-1000, 1000, 64 * 64).reshape(64, 64).astype(np.int16)
+
+
+def another_sign(transfer_syntax_uid: str) -> Dataset:
+    """A signed slice whose codestream says that it is unsigned."""
+    dataset = ct_instance(
+        pixels=_AROUND_ZERO.view(np.uint16), BitsStored=16, transfer_syntax_uid=transfer_syntax_uid
+    )
+    dataset.PixelRepresentation = 1
+    return dataset
+
+
 def single_bits() -> Dataset:
     """Three frames of 5 × 5 single bits, so that the second begins within a byte."""
     frames = np.random.default_rng(7).integers(0, 2, (3, 5, 5), np.uint8)
@@ -139,6 +151,8 @@ async def corpus(
         "bulk big endian": sample(with_bulk_data(transfer_syntax_uid=ExplicitVRBigEndian)),
         "bulk deflated": sample(with_bulk_data(transfer_syntax_uid=DeflatedExplicitVRLittleEndian)),
         "single bits": sample(single_bits()),
+        "another sign J2K": sample(another_sign(JPEG2000Lossless)),
+        "another sign HTJ2K": sample(another_sign(HTJ2KLossless)),
         "damaged": sample(us_multiframe(frames=1, transfer_syntax_uid=JPEGLSLossless)),
     }
     whole = samples["damaged"]
@@ -612,6 +626,22 @@ async def test_several_frames_are_not_sent_as_a_single_part(corpus: Corpus) -> N
 async def test_a_report_has_no_frames(corpus: Corpus) -> None:
     answer = await corpus.get(f"{corpus.samples['report'].instance}/frames/1")
     assert answer.status_code == 404
+
+
+@pytest.mark.parametrize("name", ["another sign J2K", "another sign HTJ2K"])
+async def test_a_frame_of_another_sign_than_its_header_goes_as_pixels_to_who_takes_anything(
+    corpus: Corpus, name: str
+) -> None:
+    one = corpus.samples[name]
+    path = f"{one.instance}/frames/1"
+    anything = await corpus.get(
+        path, 'multipart/related; type="application/octet-stream"; transfer-syntax=*'
+    )
+    assert parts_of(anything)[0][0]["content-type"].endswith(ExplicitVRLittleEndian)
+    assert bodies_of(anything) == [little_endian(_AROUND_ZERO)]
+    stored = list(pydicom.encaps.generate_frames(one.dataset.PixelData, number_of_frames=1))
+    asked = f'multipart/related; type="application/octet-stream"; transfer-syntax={one.syntax}'
+    assert bodies_of(await corpus.get(path, asked)) == stored
 
 
 async def test_a_damaged_frame_is_had_as_stored_and_not_decoded(corpus: Corpus) -> None:

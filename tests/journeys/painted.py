@@ -21,6 +21,13 @@ def picture_of_url(data_url: str) -> Picture:
     return np.asarray(imagecodecs.png_decode(png), np.uint8)[:, :, :3]
 
 
+def picture_of_png(png: bytes) -> Picture:
+    """Return the picture in a PNG, grey as three equal colours."""
+    picture = np.asarray(imagecodecs.png_decode(png), np.uint8)
+    picture = picture.reshape(*picture.shape[:2], -1)
+    return picture[:, :, :3] if picture.shape[2] >= 3 else picture[:, :, :1].repeat(3, axis=2)
+
+
 def bright_share(picture: Picture, brighter_than: int = 100) -> float:
     """Return the share of pixels that are brighter than a grey of 0 to 255."""
     return float((picture.max(axis=2) > brighter_than).mean())
@@ -65,6 +72,24 @@ def blocks(picture: Picture) -> Values:
 def alike(painted: Picture, image: Picture) -> float:
     """Return the mean difference of a painted image and its pixels field by field, 0 to 255."""
     return float(np.abs(blocks(painted) - blocks(stretched(image, *painted.shape[:2]))).mean())
+
+
+def worst_difference(painted: Picture, image: Picture) -> float:
+    """Return the greatest difference of a pixel of an enlarged image to what is painted there.
+
+    The screen is read in the middle of each pixel, where smoothing between pixels has no say; half
+    a pixel of the screen beside it a neighbour has: an eighth of the contrast around is allowed.
+    """
+    rows, columns = image.shape[:2]
+    height, width = painted.shape[:2]
+    scale = min(height / rows, width / columns)
+    row = (height - rows * scale) / 2 + (np.arange(rows) + 0.5) * scale
+    column = (width - columns * scale) / 2 + (np.arange(columns) + 0.5) * scale
+    shown = painted[row.astype(int)][:, column.astype(int)].astype(int)
+    around = np.pad(image.astype(int), ((1, 1), (1, 1), (0, 0)), mode="edge")
+    fields = np.lib.stride_tricks.sliding_window_view(around, (3, 3), axis=(0, 1))
+    contrast = fields.max(axis=(3, 4)) - fields.min(axis=(3, 4))
+    return float((np.abs(shown - image) - contrast / 8).max())
 
 
 def stretched(image: Picture, rows: int, columns: int) -> Picture:

@@ -65,6 +65,12 @@ def viewer_with_a_document(journey: Journey) -> None:
     expect(journey.page.get_by_role("article")).to_be_visible()
 
 
+def menu_of_themes(journey: Journey) -> None:
+    first_page(journey)
+    journey.page.get_by_role("button", name="Tema").click()
+    expect(journey.page.get_by_role("menu")).to_be_visible()
+
+
 def received_studies(journey: Journey) -> None:
     journey.go("/samverkan")
     expect(journey.page.get_by_test_id("study-row").first).to_be_visible()
@@ -102,7 +108,7 @@ TEXT_PAGES: tuple[Visit, ...] = (
     accessibility_statement, nowhere, unknown_patient, unknown_study,
 )  # fmt: skip
 OTHER_STATES: tuple[Visit, ...] = (
-    viewer, viewer_with_two_series, viewer_with_help, viewer_with_a_report,
+    menu_of_themes, viewer, viewer_with_two_series, viewer_with_help, viewer_with_a_report,
     viewer_with_a_document,
 )  # fmt: skip
 
@@ -171,3 +177,14 @@ def test_text_pages_fit_a_narrow_screen_without_sideways_scrolling(
             NARROW_PX,
         )
         assert not wide
+
+
+def test_a_narrow_screen_shows_the_way_to_every_portal(journey: Journey) -> None:
+    journey.page.set_viewport_size({"width": NARROW_PX, "height": 640})
+    first_page(journey)
+    for language in LANGUAGES:
+        speak(journey, language)
+        for link in journey.page.get_by_role("navigation").first.get_by_role("link").all():
+            box = link.bounding_box()
+            assert box is not None
+            assert box["x"] + box["width"] <= NARROW_PX

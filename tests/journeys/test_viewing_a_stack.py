@@ -23,7 +23,7 @@ from tests.journeys.painted import (
 )
 from tests.system import System
 
-from bfr_command.demo.canvas import COLUMNS
+from bfr_command.demo.canvas import COLUMNS, PIXEL_SPACING_MM
 from bfr_command.demo.labels import instance_uid, series_uid, study_uid
 from bfr_command.demo.pictures import CT_SLICES
 
@@ -227,6 +227,34 @@ def test_zoom_pan_flip_and_invert_are_painted_and_reset_takes_them_back(
     stack.sees(lambda picture: difference(picture, start) < SAME)
 
 
+def test_a_measured_length_is_the_length_in_the_patient(stack: Journey) -> None:
+    box = stack.viewport.bounding_box()
+    assert box is not None
+    stack.page.get_by_role("button", name="Mät längd").click()
+    stack.drag((0.4, 0.3), (200, 0))
+    mark = stack.page.locator('[data-testid="viewport"] svg')
+    expect(mark).to_contain_text("mm")
+    length = pytest.approx(200 / box["height"] * COLUMNS * PIXEL_SPACING_MM, abs=1)
+    # The mark follows the drag, and is drawn a last time after it.
+    stack.sees(lambda _: bool(number_before("mm", mark.text_content()) == length))
+    stack.page.get_by_role("button", name="Ta bort alla mätningar").click()
+    expect(mark).not_to_contain_text("mm")
+
+
+def test_the_value_at_a_point_is_the_value_in_the_file(stack: Journey, system: System) -> None:
+    box = stack.viewport.bounding_box()
+    assert box is not None
+    row, column = 250, 300
+    scale = box["height"] / COLUMNS
+    left = box["x"] + (box["width"] - box["height"]) / 2
+    stack.page.get_by_role("button", name="Värde i en punkt").click()
+    stack.page.mouse.click(left + (column + 0.5) * scale, box["y"] + (row + 0.5) * scale)
+    mark = stack.page.locator('[data-testid="viewport"] svg')
+    expect(mark).to_contain_text("HU")
+    around = hounsfield(file_of(system, MIDDLE))[row - 1 : row + 2, column - 1 : column + 2]
+    assert number_before("HU", mark.text_content()) in around
+
+
 def test_two_series_stand_side_by_side_and_keys_move_between_them(stack: Journey) -> None:
     page = stack.page
     stack.viewport.focus()
@@ -249,3 +277,10 @@ def test_the_viewer_is_the_link_that_a_reader_can_send(journey: Journey) -> None
     journey.page.get_by_test_id("series-item").nth(1).click()
     journey.sees_image(MIDDLE)
     expect(journey.page).to_have_url(re.compile(re.escape(viewer_path(STUDY, CT))))
+
+
+def number_before(unit: str, text: str | None) -> float:
+    """Return the number written before a unit."""
+    found = re.search(rf"([-−]?[\d.,\s]+)\s*{unit}", text or "")
+    assert found is not None, text
+    return float(re.sub(r"\s", "", found[1]).replace("−", "-").replace(",", "."))

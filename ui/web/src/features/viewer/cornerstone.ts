@@ -1,10 +1,10 @@
 /** Cornerstone, started once for the whole page. */
 import * as cornerstone from '@cornerstonejs/core';
 import dicomImageLoader from '@cornerstonejs/dicom-image-loader';
-import { utilities as metadataUtilities } from '@cornerstonejs/metadata';
 import * as tools from '@cornerstonejs/tools';
-import type { Frame } from './frames';
+import { drawExactly } from './exact-samples';
 import { MEASURING_TOOLS } from './measuring';
+import { forgetFrames, registerPictures } from './pictures';
 
 const ENGINE = 'bfr';
 const TOOL_GROUP = 'bfr';
@@ -41,8 +41,11 @@ export function startCornerstone(): Promise<void> {
 }
 
 async function start(): Promise<void> {
+  const exact = drawExactly();
   await cornerstone.init();
+  if (!exact) cornerstone.setUseCPURendering(true);
   dicomImageLoader.init({ maxWebWorkers: 2 });
+  registerPictures();
   tools.init();
   const memoryGiB = (navigator as { deviceMemory?: number }).deviceMemory ?? 4;
   cornerstone.cache.setMaxCacheSize(Math.min(memoryGiB * 1e9 * MEMORY_SHARE, MEMORY_LIMIT_BYTES));
@@ -102,18 +105,10 @@ export function renderingEngine(): cornerstone.RenderingEngine {
   return existing ?? new cornerstone.RenderingEngine(ENGINE);
 }
 
-/** Gives Cornerstone the attributes of the pictures, before any of them is asked for. */
-export function registerFrames(frames: Frame[]): void {
-  for (const { imageId, dataset, frameNumber } of frames) {
-    dicomImageLoader.wadors.metaDataManager.add(imageId, dataset as never);
-    if (frameNumber === 1) metadataUtilities.addDicomWebInstance(imageId, dataset);
-  }
-}
-
 /** Forgets pictures, attributes and marks: nothing of one patient stays when the viewer is left. */
 export function forgetEverything(): void {
   tools.annotation.state.removeAllAnnotations();
   cornerstone.getRenderingEngine(ENGINE)?.destroy();
   cornerstone.cache.purgeCache();
-  dicomImageLoader.wadors.metaDataManager.purge();
+  forgetFrames();
 }

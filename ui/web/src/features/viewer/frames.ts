@@ -7,7 +7,9 @@ import {
   textOf,
   values,
 } from '../../lib/dicomweb';
+import { VOI_LUT_SEQUENCE } from './palette';
 import { sortInstances } from './slice-order';
+import { ownWindowOf } from './stored-values';
 
 /** One picture of a series: an instance, or one frame of it. */
 export interface Frame {
@@ -92,6 +94,15 @@ function functionalGroup({ dataset, frameNumber }: Frame, tag: string): DicomDat
   return groups.map((group) => group && itemsOf(group, tag)[0]).find(Boolean);
 }
 
+/** What the picture says, with the values and window of its functional groups as its own. */
+export function attributesOf(frame: Frame): DicomDataset {
+  return {
+    ...frame.dataset,
+    ...functionalGroup(frame, '00289145'),
+    ...functionalGroup(frame, '00289132'),
+  };
+}
+
 /** Image Orientation (Patient) of a frame, wherever it stands; empty when there is none. */
 export function orientationOf(frame: Frame): number[] {
   const plane = functionalGroup(frame, '00209116') ?? {};
@@ -114,12 +125,13 @@ export function hasSpacing(frame: Frame): boolean {
 
 /** Whether the picture says which values to show, by a window or a table (PS3.3 §C.11.2). */
 export function hasWindow(frame: Frame): boolean {
-  const group = functionalGroup(frame, '00289132') ?? {};
-  return (
-    numberOf(frame.dataset, '00281051') !== null ||
-    numberOf(group, '00281051') !== null ||
-    itemsOf(frame.dataset, '00283010').length > 0
-  );
+  const attributes = attributesOf(frame);
+  return ownWindowOf(attributes) !== null || itemsOf(attributes, VOI_LUT_SEQUENCE).length > 0;
+}
+
+/** Whether the window of the picture goes from edge to edge of its width (PS3.3 §C.11.2.1.3.2). */
+export function hasExactWindow(frame: Frame): boolean {
+  return ownWindowOf(attributesOf(frame))?.kind === 'LINEAR_EXACT';
 }
 
 /** Whether lengths on the picture are lengths at the detector, not in the patient (PS3.3 §10.7.1.3). */

@@ -1,9 +1,10 @@
 /** Fetching: the chosen series first, from the picture on screen outwards, then the rest of the study. */
 import { cache, Enums, eventTarget, imageLoader, type Types } from '@cornerstonejs/core';
 import { readSeriesMetadata } from '../../lib/dicomweb';
-import { registerFrames, startCornerstone } from './cornerstone';
+import { startCornerstone } from './cornerstone';
 import { contentOf, type Frame, type SeriesContent } from './frames';
-import { readPalettes } from './palette';
+import { readTables } from './palette';
+import { registerFrames } from './pictures';
 
 const AT_ONCE = 6;
 const AT_ONCE_IN_BACKGROUND = 2;
@@ -221,7 +222,7 @@ export function createStudyLoader(aeTitle: string, study: string) {
       asked: new Set(),
       content: Promise.all([
         readSeriesMetadata(aeTitle, study, series, abort.signal).then(async (datasets) => {
-          await readPalettes(datasets);
+          await readTables(datasets);
           return datasets;
         }),
         startCornerstone(),

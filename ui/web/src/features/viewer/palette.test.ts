@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import type { DicomDataset } from '../../lib/dicomweb';
-import { readPalettes, tableEntries } from './palette';
+import { readTables, tableEntries } from './palette';
 
 test('sixteen-bit entries are read as little endian', () => {
   expect(tableEntries(new Uint8Array([1, 0, 0, 255]), [2, 0, 16])).toEqual([1, 65_280]);
@@ -22,7 +22,7 @@ test('the inline tables of a palette picture become numbers, other pictures stay
     ),
   };
   const grey: DicomDataset = { '00280004': { vr: 'CS', Value: ['MONOCHROME2'] } };
-  await readPalettes([palette, grey]);
+  await readTables([palette, grey]);
   expect(palette['00281202']?.Value).toEqual([0, 65_535]);
   expect(Object.keys(grey)).toEqual(['00280004']);
 });

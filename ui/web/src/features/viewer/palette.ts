@@ -1,7 +1,9 @@
-/** Colour tables of PALETTE COLOR pictures (PS3.3 §C.7.9), as numbers that Cornerstone understands. */
-import { type DicomDataset, numbersOf, readBulkData, textOf } from '../../lib/dicomweb';
+/** Tables of colours, modality and VOI values (PS3.3 §C.7.9, §C.11), as numbers. */
+import { type DicomDataset, itemsOf, numbersOf, readBulkData, textOf } from '../../lib/dicomweb';
 
 const PHOTOMETRIC_INTERPRETATION = '00280004';
+export const MODALITY_LUT_SEQUENCE = '00283000';
+export const VOI_LUT_SEQUENCE = '00283010';
 const TABLES = [
   { descriptor: '00281101', data: '00281201' },
   { descriptor: '00281102', data: '00281202' },
@@ -16,22 +18,31 @@ export function tableEntries(bytes: Uint8Array, descriptor: number[]): number[] 
   return Array.from({ length: count }, (_, at) => view.getUint16(at * 2, true));
 }
 
-/** Puts the entries of the colour tables into the data sets that have them; raises Problem. */
-export async function readPalettes(datasets: DicomDataset[]): Promise<void> {
-  const coloured = datasets.filter(
-    (dataset) => textOf(dataset, PHOTOMETRIC_INTERPRETATION) === 'PALETTE COLOR',
+/** Puts the entries of one table, wherever they lie, into the data set as numbers; raises Problem. */
+async function readTable(dataset: DicomDataset, descriptor: string, data: string): Promise<void> {
+  const attribute = dataset[data];
+  if (!attribute || attribute.Value) return;
+  const bytes = attribute.BulkDataURI
+    ? await readBulkData(attribute.BulkDataURI, 'application/octet-stream')
+    : Uint8Array.from(atob(attribute.InlineBinary ?? ''), (byte) => byte.charCodeAt(0));
+  dataset[data] = { vr: 'US', Value: tableEntries(bytes, numbersOf(dataset, descriptor)) };
+}
+
+/**
+ * Puts the entries of the tables of colours, and of modality and VOI values, into the data sets
+ * that have them; raises Problem.
+ */
+export async function readTables(datasets: DicomDataset[]): Promise<void> {
+  await Promise.all(
+    datasets.flatMap((dataset) => [
+      ...(textOf(dataset, PHOTOMETRIC_INTERPRETATION) === 'PALETTE COLOR'
+        ? TABLES.map(({ descriptor, data }) => readTable(dataset, descriptor, data))
+        : []),
+      ...[MODALITY_LUT_SEQUENCE, VOI_LUT_SEQUENCE].flatMap((sequence) =>
+        itemsOf(dataset, sequence)
+          .slice(0, 1)
+          .map((item) => readTable(item, '00283002', '00283006')),
+      ),
+    ]),
   );
-  for (const dataset of coloured) {
-    for (const { descriptor, data } of TABLES) {
-      const attribute = dataset[data];
-      if (!attribute || attribute.Value) continue;
-      const bytes = attribute.BulkDataURI
-        ? await readBulkData(attribute.BulkDataURI, 'application/octet-stream')
-        : Uint8Array.from(atob(attribute.InlineBinary ?? ''), (byte) => byte.charCodeAt(0));
-      dataset[data] = {
-        vr: 'US',
-        Value: tableEntries(bytes, numbersOf(dataset, descriptor)),
-      };
-    }
-  }
 }

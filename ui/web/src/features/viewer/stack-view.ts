@@ -1,10 +1,18 @@
 /** One picture area on the page: shows a stack of frames and tells what is on screen. */
 import { Enums, eventTarget, type StackViewport, utilities } from '@cornerstonejs/core';
 import { renderingEngine, toolGroup } from './cornerstone';
-import { type Frame, hasSpacing, hasWindow, orientationOf } from './frames';
+import {
+  attributesOf,
+  type Frame,
+  hasExactWindow,
+  hasSpacing,
+  hasWindow,
+  orientationOf,
+} from './frames';
 import type { StudyLoader } from './loading';
 import { type SideMarks, sideMarks } from './orientation';
-import { rangeOf, type Window, type WindowSource, windowOf } from './window-presets';
+import { ownWindowOf } from './stored-values';
+import { narrowed, rangeOf, type Window, type WindowSource, windowOf } from './window-presets';
 
 export interface ViewState {
   /** The frame asked for, from 0. */
@@ -68,6 +76,8 @@ export function createStackView(
   /** The zoom at which the whole picture fits: 1, but not where the processor draws. */
   let wholeZoom = 1;
   let source: WindowSource | null = null;
+  /** The windows of the series go from edge to edge of their width. */
+  let exact = false;
   let wanted = 0;
   let walking = false;
   let generation = 0;
@@ -118,7 +128,7 @@ export function createStackView(
       painted,
       rendered,
       failure: painted === wanted ? null : (failure ?? null),
-      window: properties?.voiRange ? windowOf(properties.voiRange) : null,
+      window: properties?.voiRange ? windowOf(properties.voiRange, exact) : null,
       source,
       zoom: image ? viewport.getZoom() / wholeZoom : 1,
       pixelsPerMm: pixelsPerMm(),
@@ -141,20 +151,13 @@ export function createStackView(
     const image = viewport.getCornerstoneImage();
     const range = viewport.getProperties().voiRange;
     if (!image || !range) return;
-    const first = (value: number | number[] | undefined) =>
-      Array.isArray(value) ? value[0] : value;
-    const width = first(image.windowWidth);
-    const center = first(image.windowCenter);
-    const scale = image.preScale?.scaled ? 1 : image.slope || 1;
-    const shift = image.preScale?.scaled ? 0 : image.intercept || 0;
-    const whole = {
-      lower: image.minPixelValue * scale + shift,
-      upper: image.maxPixelValue * scale + shift,
-    };
-    const stored = width && center !== undefined ? { width, center } : windowOf(range);
+    const whole = { lower: image.minPixelValue, upper: image.maxPixelValue };
     const frame = frames[viewport.getCurrentImageIdIndex()];
     const own = image.color || !frame || hasWindow(frame);
-    source = { initial: own ? stored : windowOf(whole), range: whole };
+    exact = frame !== undefined && hasExactWindow(frame);
+    const stored = (frame && ownWindowOf(attributesOf(frame))) ?? windowOf(range, exact);
+    const { width, center } = own ? stored : windowOf(whole);
+    source = { initial: { width, center }, range: whole };
     // Without a window of its own a picture would be shown over all values its bits can hold.
     if (!own) viewport.setProperties({ voiRange: rangeOf(source.initial) });
   }
@@ -281,7 +284,7 @@ export function createStackView(
 
     setWindow(window: Window): void {
       if (painted === null) return;
-      viewport.setProperties({ voiRange: rangeOf(window) });
+      viewport.setProperties({ voiRange: rangeOf(window, exact) });
       viewport.render();
       changed();
     },
@@ -290,9 +293,9 @@ export function createStackView(
     nudgeWindow(width: number, center: number): void {
       const range = painted === null ? undefined : viewport.getProperties().voiRange;
       if (!range) return;
-      const now = windowOf(range);
+      const now = windowOf(range, exact);
       this.setWindow({
-        width: Math.max(now.width * (1 + width), 1),
+        width: exact ? now.width * Math.max(1 + width, 0.5) : narrowed(now.width, 1 + width),
         center: now.center + now.width * center,
       });
     },
@@ -345,7 +348,7 @@ export function createStackView(
       viewport.resetProperties();
       viewport.resetCamera();
       viewport.setCamera({ flipHorizontal: false, flipVertical: false });
-      if (source) viewport.setProperties({ voiRange: rangeOf(source.initial) });
+      if (source) viewport.setProperties({ voiRange: rangeOf(source.initial, exact) });
       viewport.render();
       changed();
     },

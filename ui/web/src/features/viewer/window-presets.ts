@@ -24,13 +24,17 @@ export interface ValueRange {
   upper: number;
 }
 
-/** The values shown as black and as white: W 400 C 40 is −160 … 239 (PS3.3 §C.11.2.1.2.1). */
-export function rangeOf({ width, center }: Window): ValueRange {
-  return { lower: center - width / 2, upper: center + width / 2 - 1 };
+/**
+ * The values shown as black and as white: W 400 C 40 is −160 … 239, or, exact, −160 … 240
+ * (PS3.3 §C.11.2.1.2.1 and §C.11.2.1.3.2).
+ */
+export function rangeOf({ width, center }: Window, exact = false): ValueRange {
+  const lower = center - width / 2;
+  return { lower, upper: lower + (exact ? width : width - 1) };
 }
 
-export function windowOf({ lower, upper }: ValueRange): Window {
-  const width = upper - lower + 1;
+export function windowOf({ lower, upper }: ValueRange, exact = false): Window {
+  const width = upper - lower + (exact ? 0 : 1);
   return { width, center: lower + width / 2 };
 }
 
@@ -43,11 +47,16 @@ function fixed(key: MessageKey, width: number, center: number): WindowPreset {
   return { key, window: () => ({ width, center }) };
 }
 
+/** A width times a factor. Below 2 only what began there: the drawing library turns a ramp of no width upside down. */
+export function narrowed(width: number, factor: number): number {
+  return Math.max(width * factor, Math.min(width, 2));
+}
+
 function scaled(key: MessageKey, factor: number): WindowPreset {
   return {
     key,
     window: ({ initial }) => ({
-      width: Math.max(initial.width * factor, 1),
+      width: narrowed(initial.width, factor),
       center: initial.center,
     }),
   };
