@@ -21,8 +21,15 @@ T = TypeVar("T")
 CONNECTION = "Demo-PACS"
 ARCHIVE_AE_TITLE = "BFRDEMO"
 ATTEMPTS = 3
-# STORESCU and ECHOSCU are what the tools of dcmtk call themselves.
-NODES = (("DEMOPACS", 11113), ("STORESCU", 11114), ("ECHOSCU", 11115))
+# But for the first: what the tools of dcmtk call themselves.
+NODES = (
+    ("DEMOPACS", 11113),
+    ("STORESCU", 11114),
+    ("ECHOSCU", 11115),
+    ("FINDSCU", 11116),
+    ("GETSCU", 11117),
+    ("MOVESCU", 11118),
+)
 
 
 class _Stopped(Exception):
