@@ -217,7 +217,7 @@ def test_connections_archives_and_nodes_are_listed(system: System) -> None:
     assert [ARCHIVE_AE_TITLE, "Demonstrationsarkiv", "Demo-PACS"] in archives
     nodes = [line.split("\t") for line in system.command("node", "list").splitlines()]
     own = {line[0] for line in nodes if line[-1] == "Demo-PACS"}
-    assert own == {"DEMOPACS", "STORESCU", "ECHOSCU"}
+    assert own == {"DEMOPACS", "STORESCU", "ECHOSCU", "FINDSCU", "GETSCU", "MOVESCU"}
 
 
 def commands_of(text: str) -> list[str]:
