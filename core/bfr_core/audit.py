@@ -14,7 +14,15 @@ from bfr_core.access import Access
 from bfr_core.database import Database, Transaction
 
 Action = Literal[
-    "search", "read", "store", "export", "list_patients", "associate", "create", "administer"
+    "search",
+    "read",
+    "store",
+    "export",
+    "list_patients",
+    "associate",
+    "create",
+    "update",
+    "administer",
 ]
 
 RECORD = """

@@ -7,6 +7,7 @@ from pathlib import Path
 from bfr_core.audit import RecentReads
 from bfr_core.blobs import FileBlobs
 from bfr_core.database import Database, open_database
+from bfr_core.notifications import Notifications
 from bfr_core.postgres import Cluster, embedded_cluster
 from bfr_core.receiving import Received
 from bfr_core.registration import Outcome, Registration
@@ -24,6 +25,7 @@ class Store:
         self.blobs = FileBlobs(settings.blobs_dir, settings.free_space_min_bytes)
         self.sealed = SealedSeries(self.blobs)
         self.registration = Registration(database, self.sealed, settings.seal_quiet_s)
+        self.notifications = Notifications(database_url)
         self.recent_reads = RecentReads(settings.audit_coalesce_s)
 
     async def commit(self, received: Sequence[Received]) -> list[Outcome]:
