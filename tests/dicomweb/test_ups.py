@@ -275,9 +275,7 @@ async def test_a_lock_before_the_claim_is_refused(worklist: Worklist) -> None:
     uid = await worklist.created()
     answer = await worklist.update(uid, {"00741200": element("CS", "LOW")}, new_uid())
     assert answer.status_code == 409
-    assert warnings_of(answer) == [
-        '299 BFR "The target URI did not reference a claimed Workitem."'
-    ]
+    assert warnings_of(answer) == ['299 BFR "The target URI did not reference a claimed Workitem."']
     assert (await worklist.get(uid))["00741200"]["Value"] == ["MEDIUM"]
 
 

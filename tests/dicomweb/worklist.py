@@ -136,9 +136,7 @@ class Worklist:
         return list(answer.json()) if answer.content else []
 
     async def subscribe(self, uid: str, receiver: str, **query: str) -> httpx.Response:
-        return await self.web.client.post(
-            f"{self.url}/{uid}/subscribers/{receiver}", params=query
-        )
+        return await self.web.client.post(f"{self.url}/{uid}/subscribers/{receiver}", params=query)
 
     async def unsubscribe(self, uid: str, receiver: str) -> httpx.Response:
         return await self.web.client.delete(f"{self.url}/{uid}/subscribers/{receiver}")
