@@ -9,8 +9,8 @@ import orjson
 from pydicom.datadict import dictionary_VR
 
 from bfr_core.errors import Invalid
-from bfr_core.instances import Dataset
-from bfr_core.json_model import TAG
+from bfr_core.instances import TIMEZONE_OFFSET, Dataset
+from bfr_core.json_model import TAG, first_value
 from bfr_core.matching import ESCAPE, Conditions, Match, has_wildcard
 from bfr_core.names import normalise
 from bfr_core.workitem_attributes import TRANSACTION_UID
@@ -18,6 +18,8 @@ from bfr_core.workitem_attributes import TRANSACTION_UID
 # PS3.5 §6.2: each component but the year may be missing. An offset is at most fourteen hours, so
 # that "2026-2027" is a range.
 _OFFSET = r"[+-](?:0\d|1[0-4])[0-5]\d"
+OFFSET = re.compile(_OFFSET)
+UTC = "+0000"
 DATE_TIME = re.compile(rf"(\d{{4}}(?:\d\d){{0,5}})(?:\.(\d{{1,6}}))?({_OFFSET})?")
 DATE_TIME_RANGE = re.compile(
     rf"(\d{{4,14}}(?:\.\d{{1,6}})?(?:{_OFFSET})?)?-(\d{{4,14}}(?:\.\d{{1,6}})?(?:{_OFFSET})?)?"
@@ -27,31 +29,34 @@ FIRST, LAST = "00010101000000", "99991231235959"
 DEPTH_MAX = 8
 
 
-def matchable(dataset: Dataset) -> dict[str, list[Any]]:
+def matchable(dataset: Dataset, offset: str = UTC) -> dict[str, list[Any]]:
     """Return the values of the data set in the form that they are compared in.
 
     Names without case and accents, a value per group; dates and times as digits of one length,
-    date-times in UTC.
+    date-times in UTC: without an offset of their own they have that of the data set (0008,0201).
     """
+    own = str(first_value(dataset, TIMEZONE_OFFSET) or offset)
+    if not OFFSET.fullmatch(own):
+        own = UTC
     return {
-        tag: _matchable_values(element["vr"], element.get("Value", []))
+        tag: _matchable_values(element["vr"], element.get("Value", []), own)
         for tag, element in dataset.items()
     }
 
 
-def _matchable_values(vr: str, values: Sequence[Any]) -> list[Any]:
+def _matchable_values(vr: str, values: Sequence[Any], offset: str) -> list[Any]:
     if vr == "SQ":
-        return [matchable(item) for item in values]
+        return [matchable(item, offset) for item in values]
     if vr == "PN":
         return [_name(group) for value in values if value for group in value.values() if group]
-    return [_comparable(vr, value) for value in values if value is not None]
+    return [_comparable(vr, value, offset) for value in values if value is not None]
 
 
-def _comparable(vr: str, value: object) -> str:
+def _comparable(vr: str, value: object, offset: str) -> str:
     text = str(value).strip()
     if vr in ("DA", "TM", "DT"):
         try:
-            return _moments(vr, text)[0]
+            return _moments(vr, text, offset)[0]
         except ValueError:
             return text
     return text
@@ -61,7 +66,7 @@ def _name(group: str) -> str:
     return normalise(group.strip()).rstrip("^")
 
 
-def _moments(vr: str, text: str) -> tuple[str, str]:
+def _moments(vr: str, text: str, offset: str = UTC) -> tuple[str, str]:
     """Return the first and the last moment that a value names. Raises ValueError for none."""
     if vr == "DA":
         datetime.datetime.strptime(text, "%Y%m%d")
@@ -81,8 +86,8 @@ def _moments(vr: str, text: str) -> tuple[str, str]:
     match = DATE_TIME.fullmatch(text)
     if match is None:
         raise ValueError
-    digits, fraction, offset = match[1], match[2] or "", match[3] or "+0000"
-    zone = datetime.datetime.strptime(offset, "%z").tzinfo
+    digits, fraction = match[1], match[2] or ""
+    zone = datetime.datetime.strptime(match[3] or offset, "%z").tzinfo
     first = datetime.datetime.strptime(
         (digits + FIRST[len(digits) :]) + fraction.ljust(6, "0"), "%Y%m%d%H%M%S%f"
     )

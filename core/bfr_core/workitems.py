@@ -1,7 +1,7 @@
 """Workitems: the Unified Procedure Steps of an archive's worklist (PS3.4 Annex CC)."""
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from bfr_core.store import Store
 
 CHARACTER_SET = "00080005"
+ACTIONS: Mapping[str, audit.Action] = {"create": "create", "retrieve": "read"}
 PROGRESS_REPORTED = ("00741004", "00741006", "00741008")
 
 IS_TAKEN = "SELECT EXISTS (SELECT FROM workitem WHERE workitem_uid = %(workitem_uid)s)"
@@ -80,7 +81,7 @@ DELETE_SUBSCRIPTIONS = """
 class WorkitemRefused(Conflict):
     """The request does not fit the workitem; `status` is that of PS3.4 §CC.2."""
 
-    def __init__(self, status: Status, message: str) -> None:
+    def __init__(self, message: str, status: Status = Status.NO_LONGER_UPDATED) -> None:
         super().__init__(message)
         self.status = status
 
@@ -470,7 +471,7 @@ async def _refuse(
             detail={"operation": operation, "status": f"{status.value:04X}H"},
         ),
     )
-    raise WorkitemRefused(status, problem or REASONS[status])
+    raise WorkitemRefused(problem or REASONS[status], status)
 
 
 async def _record(
@@ -480,7 +481,7 @@ async def _record(
         tx,
         access,
         audit.AuditRecord(
-            action={"create": "create", "retrieve": "read"}.get(operation, "update"),  # type: ignore[arg-type]
+            action=ACTIONS.get(operation, "update"),
             door=door,
             archive_id=workitem.archive_id,
             study_instance_uid=first_value(workitem.dataset, STUDY_INSTANCE_UID),

@@ -7,7 +7,17 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from bfr_core.errors import NotFound
-from bfr_dicomweb import event_channel, qido, rendered, stow, ups, ups_subscriptions, wado
+from bfr_dicomweb import (
+    capabilities,
+    event_channel,
+    qido,
+    rendered,
+    stow,
+    ups,
+    ups_subscriptions,
+    wado,
+)
+from bfr_dicomweb.resources import target_of
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -19,7 +29,16 @@ SUBSCRIBER = f"{WORKITEM}/subscribers/{{aetitle}}"
 EVENT_CHANNEL = "/ws/subscribers/{aetitle}"
 INSTANCE = f"{SERIES}/instances/{{instance}}"
 
+
+async def retrieve_capabilities(request: Request) -> Response:
+    """Describe every resource and method below the root, as WADL or JSON (§8.9)."""
+    target = await target_of(request)
+    return capabilities.answer(request, target, RESOURCES)
+
+
 RESOURCES: tuple[tuple[str, str, Handler], ...] = (
+    ("OPTIONS", "", retrieve_capabilities),
+    ("OPTIONS", "/", retrieve_capabilities),
     ("GET", "/studies", qido.search_studies),
     ("GET", "/series", qido.search_series),
     ("GET", "/instances", qido.search_instances),

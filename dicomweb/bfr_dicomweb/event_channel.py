@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from bfr_core.errors import ArchiveError, Unavailable
 from bfr_core.store import Store
@@ -65,7 +65,7 @@ async def _serve(websocket: WebSocket, reader: ReportReader) -> None:
         closing.cancel()
         results = await asyncio.gather(sending, closing, return_exceptions=True)
     for result in results:
-        if isinstance(result, Exception):
+        if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect):
             raise result
 
 

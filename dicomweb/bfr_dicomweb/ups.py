@@ -8,13 +8,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from bfr_core import workitems
-from bfr_core.errors import ArchiveError, Invalid
+from bfr_core.errors import Invalid
 from bfr_core.instances import Dataset
 from bfr_core.workitem_attributes import RETURNED
 from bfr_core.workitem_states import Status
 from bfr_core.workitems import WorkitemRefused
 from bfr_dicomweb.dicom_xml import read_xml, write_xml
-from bfr_dicomweb.errors import UnsupportedMediaType, answer_error
+from bfr_dicomweb.errors import UnsupportedMediaType
 from bfr_dicomweb.media_types import DICOM_JSON, DICOM_XML, Offer, choose, parse_media_type
 from bfr_dicomweb.multipart import (
     ContentTooLarge,
@@ -67,7 +67,7 @@ async def create_workitem(request: Request) -> Response:
             target.store, target.access, DOOR, archive, _uid_in_query(request, "workitem"), sent
         )
     except WorkitemRefused as error:
-        return await _refusal(request, error, REFUSALS[error.status], None)
+        return _refusal(error, REFUSALS[error.status], None)
     path = f"{target.root}/workitems/{uid}"
     location = str(request.base_url).rstrip("/") + path
     response = Response(status_code=201, headers={"Location": location, "Content-Location": path})
@@ -103,8 +103,8 @@ async def update_workitem(request: Request) -> Response:
     except WorkitemRefused as error:
         # A final state and a wrong lock are both 400 here (§11.6.2, table 11.6.3-1).
         status = 400 if error.status is Status.NO_LONGER_UPDATED else REFUSALS[error.status]
-        claimed = error.status is not Status.NOT_IN_PROGRESS
-        return await _refusal(request, error, status, INCONSISTENT if claimed else NOT_CLAIMED)
+        is_unclaimed = error.status is Status.NOT_IN_PROGRESS
+        return _refusal(error, status, NOT_CLAIMED if is_unclaimed else INCONSISTENT)
     return Response(status_code=200, headers={"Content-Location": _path(request, target)})
 
 
@@ -126,7 +126,7 @@ async def change_state(request: Request) -> Response:
         if error.status is Status.WRONG_TRANSACTION_UID:
             missing = "00081195" not in sent or not sent["00081195"].get("Value")
             warning = f"The Transaction UID is {'missing' if missing else 'incorrect'}."
-        return await _refusal(request, error, REFUSALS[error.status], warning)
+        return _refusal(error, REFUSALS[error.status], warning)
     response = Response(status_code=200, headers={"Content-Location": _path(request, target)})
     if status in ALREADY:
         warn(response, ALREADY[status])
@@ -147,7 +147,7 @@ async def request_cancellation(request: Request) -> Response:
             sent,
         )
     except WorkitemRefused as error:
-        return await _refusal(request, error, REFUSALS[error.status], INCONSISTENT_STATE)
+        return _refusal(error, REFUSALS[error.status], INCONSISTENT_STATE)
     response = Response(status_code=202)
     if status in ALREADY:
         warn(response, ALREADY[status])
@@ -195,17 +195,10 @@ def _returned(dataset: Dataset, query: Query) -> Dataset:
     return {tag: element for tag, element in dataset.items() if tag in wanted}
 
 
-async def _refusal(
-    request: Request, error: ArchiveError, status: int, warning: str | None
-) -> Response:
-    response = await answer_error(request, error)
-    problem = orjson.loads(response.body)
+def _refusal(error: WorkitemRefused, status: int, warning: str | None) -> Response:
     title = {400: "Bad Request", 409: "Conflict"}[status]
-    response = Response(
-        orjson.dumps({**problem, "status": status, "title": title}),
-        status,
-        media_type="application/problem+json",
-    )
+    body = orjson.dumps({"status": status, "title": title, "detail": error.message})
+    response = Response(body, status, media_type="application/problem+json")
     if warning is not None:
         warn(response, warning)
     return response

@@ -153,7 +153,7 @@ async def test_a_filtered_subscription_is_to_what_matches(worklist: Worklist) ->
     answer = await worklist.subscribe(FILTERED, "WATCHER", filter=keys, deletionlock="true")
     assert answer.status_code == 201
     await worklist.created()
-    await worklist.created(**high, T00404018=element("SQ", code("110013", "Image Processing")))
+    await worklist.created(**high, T00404018=element("SQ", code("110003", "Image Processing")))
     new = await worklist.created(**high)
     async with channel(worklist.web, "WATCHER") as connection:
         assert [what(await next_report(connection))[0] for _ in range(2)] == [old, new]

@@ -481,7 +481,7 @@ async def test_a_request_that_nobody_hears_is_a_conflict(worklist: Worklist) -> 
 async def test_workitems_are_found_by_any_attribute(
     worklist: Worklist, keys: dict[str, str], is_found: bool
 ) -> None:
-    other = code("110013", "Image Processing")
+    other = code("110003", "Image Processing")
     performer = {
         "00404009": element("SQ", code("P1", "Performer 1")),
         "00404036": element("LO", "Reading room"),
@@ -494,6 +494,14 @@ async def test_workitems_are_found_by_any_attribute(
     )
     found = await worklist.search(SOPInstanceUID=uid, **keys)
     assert [one["00080018"]["Value"] for one in found] == ([[uid]] if is_found else [])
+
+
+@pytest.mark.conforms("PS3.4 §CC.2.8.1.3", "Times are of the time zone that a data set names")
+async def test_times_are_of_the_zone_of_the_data_set(worklist: Worklist) -> None:
+    uid = await worklist.created(T00080201=element("SH", "+0100"))
+    for start, found in (("20260301110000", 1), ("20260301120000", 0)):
+        keys = {"ScheduledProcedureStepStartDateTime": start}
+        assert len(await worklist.search(SOPInstanceUID=uid, **keys)) == found
 
 
 @pytest.mark.conforms("PS3.18 §11.9.2", "The return keys of the table, and what is asked for")
