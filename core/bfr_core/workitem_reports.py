@@ -24,12 +24,14 @@ from bfr_core.workitem_attributes import (
     STATION_NAME_CODE,
     UPS_PUSH,
 )
+from bfr_core.workitem_rows import Workitem
 
 if TYPE_CHECKING:
     from bfr_core.store import Store
 
 # Event Type ID (0000,1002), table CC.2.4-1
 STATE_REPORT, CANCEL_REQUESTED, PROGRESS_REPORT, ASSIGNED = 1, 2, 3, 5
+PROGRESS_REPORTED = ("00741004", "00741006", "00741008")
 MESSAGE_IDS = 65_535
 BATCH = 200
 JOINT = 0  # instead of an archive: the joint root
@@ -70,34 +72,62 @@ async def lock_worklist(tx: Transaction) -> None:
     await tx.run(LOCK_WORKLIST)
 
 
-async def tell(
-    tx: Transaction,
-    workitem_id: int,
-    archive_id: int,
-    workitem_uid: str,
-    event_type: int,
-    attributes: Dataset,
-) -> int:
-    """Report to all who subscribe to the workitem; return how many these are."""
-    report = orjson.dumps(report_of(workitem_uid, event_type, attributes)).decode()
-    told = await tx.run(TELL, workitem_id=workitem_id, archive_id=archive_id, report=report)
+async def tell_creation(tx: Transaction, workitem: Workitem) -> None:
+    """Report a new workitem, and to whom it is assigned if anybody."""
+    await tell_state(tx, workitem)
+    if attributes := assigned_attributes(workitem.dataset):
+        await _tell(tx, workitem, ASSIGNED, attributes)
+
+
+async def tell_state(tx: Transaction, workitem: Workitem) -> None:
+    """Report the state that the workitem has now."""
+    await _tell(tx, workitem, STATE_REPORT, state_attributes(workitem.dataset))
+
+
+async def tell_update(tx: Transaction, before: Dataset, workitem: Workitem) -> None:
+    """Report what of an update is an event: readiness, assignment, progress (§CC.2.4.3)."""
+    after = workitem.dataset
+    if before.get(INPUT_READINESS_STATE) != after.get(INPUT_READINESS_STATE):
+        await tell_state(tx, workitem)
+    if any(before.get(tag) != after.get(tag) for tag in (STATION_NAME_CODE, HUMAN_PERFORMERS)):
+        await _tell(tx, workitem, ASSIGNED, assigned_attributes(after))
+    if _progress(before) != _progress(after):
+        progress = after.get(PROGRESS_INFORMATION, {"vr": "SQ"})
+        await _tell(tx, workitem, PROGRESS_REPORT, {PROGRESS_INFORMATION: progress})
+
+
+async def tell_cancel_requested(tx: Transaction, workitem: Workitem, attributes: Dataset) -> int:
+    """Report that somebody asks for cancellation; return how many are told."""
+    return await _tell(tx, workitem, CANCEL_REQUESTED, attributes)
+
+
+async def tell_subscriber(tx: Transaction, receiving_ae: str, workitem: Workitem) -> None:
+    """Report the current state to one receiver, as at the beginning of a subscription."""
+    report = report_of(workitem.workitem_uid, STATE_REPORT, state_attributes(workitem.dataset))
+    await tx.run(
+        TELL_ONE,
+        receiving_ae=receiving_ae,
+        archive_id=workitem.archive_id,
+        report=orjson.dumps(report).decode(),
+    )
+    await notify(tx)
+
+
+async def _tell(tx: Transaction, workitem: Workitem, event_type: int, attributes: Dataset) -> int:
+    report = orjson.dumps(report_of(workitem.workitem_uid, event_type, attributes)).decode()
+    told = await tx.run(
+        TELL, workitem_id=workitem.workitem_id, archive_id=workitem.archive_id, report=report
+    )
     if told:
         await notify(tx)
     return told
 
 
-async def tell_state(
-    tx: Transaction, receiving_ae: str, archive_id: int, workitem_uid: str, dataset: Dataset
-) -> None:
-    """Report the current state to one receiver, as at the beginning of a subscription."""
-    report = report_of(workitem_uid, STATE_REPORT, state_attributes(dataset))
-    await tx.run(
-        TELL_ONE,
-        receiving_ae=receiving_ae,
-        archive_id=archive_id,
-        report=orjson.dumps(report).decode(),
-    )
-    await notify(tx)
+def _progress(dataset: Dataset) -> list[Dataset]:
+    return [
+        {tag: item[tag] for tag in PROGRESS_REPORTED if tag in item}
+        for item in items_of(dataset, PROGRESS_INFORMATION)
+    ]
 
 
 def report_of(workitem_uid: str, event_type: int, attributes: Dataset) -> Dataset:
@@ -113,11 +143,6 @@ def report_of(workitem_uid: str, event_type: int, attributes: Dataset) -> Datase
 def state_attributes(dataset: Dataset) -> Dataset:
     """Return what a UPS State Report tells."""
     return {tag: dataset[tag] for tag in (INPUT_READINESS_STATE, PROCEDURE_STEP_STATE)}
-
-
-def progress_attributes(dataset: Dataset) -> Dataset:
-    """Return what a UPS Progress Report tells."""
-    return {PROGRESS_INFORMATION: dataset.get(PROGRESS_INFORMATION, {"vr": "SQ"})}
 
 
 def assigned_attributes(dataset: Dataset) -> Dataset:

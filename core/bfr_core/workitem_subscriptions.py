@@ -13,7 +13,7 @@ from bfr_core.errors import Denied, NotFound
 from bfr_core.matching import Match
 from bfr_core.notifications import notify
 from bfr_core.workitem_attributes import UPS_PUSH
-from bfr_core.workitem_reports import JOINT, STATE_REPORT, lock_worklist, tell_state
+from bfr_core.workitem_reports import JOINT, STATE_REPORT, lock_worklist, tell_subscriber
 from bfr_core.workitem_rows import Workitem, find_workitem
 from bfr_core.workitem_search import conditions_of
 
@@ -132,9 +132,7 @@ async def subscribe(
                 receiving_ae=receiving_ae,
                 deletion_lock=deletion_lock,
             )
-            await tell_state(
-                tx, receiving_ae, workitem.archive_id, workitem.workitem_uid, workitem.dataset
-            )
+            await tell_subscriber(tx, receiving_ae, workitem)
         await _record(tx, access, door, archive_id, workitem_uid, receiving_ae, "subscribe")
 
 

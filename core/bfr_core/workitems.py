@@ -13,17 +13,13 @@ from bfr_core.connections import Archive
 from bfr_core.database import Transaction
 from bfr_core.errors import Conflict, Denied, Invalid
 from bfr_core.instances import STUDY_INSTANCE_UID, Dataset
-from bfr_core.json_model import checked_dataset, first_value, items_of
+from bfr_core.json_model import checked_dataset, first_value
 from bfr_core.matching import UID_MAX_CHARACTERS, Match, checked_uid
 from bfr_core.workitem_attributes import (
-    HUMAN_PERFORMERS,
-    INPUT_READINESS_STATE,
     MODIFICATION_DATETIME,
     PROCEDURE_STEP_STATE,
-    PROGRESS_INFORMATION,
     SOP_CLASS_UID,
     SOP_INSTANCE_UID,
-    STATION_NAME_CODE,
     TRANSACTION_UID,
     UPS_PUSH,
     WORKLIST_LABEL,
@@ -45,7 +41,7 @@ if TYPE_CHECKING:
 
 CHARACTER_SET = "00080005"
 ACTIONS: Mapping[str, audit.Action] = {"create": "create", "retrieve": "read"}
-PROGRESS_REPORTED = ("00741004", "00741006", "00741008")
+REQUESTING_AE = "00741236"
 
 IS_TAKEN = "SELECT EXISTS (SELECT FROM workitem WHERE workitem_uid = %(workitem_uid)s)"
 ADD = f"""
@@ -141,8 +137,7 @@ async def create_workitem(
             )
             assert workitem is not None
             await subscribe_to_new(tx, workitem)
-            await _tell_state(tx, workitem)
-            await _tell_assigned(tx, workitem)
+            await workitem_reports.tell_creation(tx, workitem)
             await _record(tx, access, door, workitem, "create")
     if taken:
         await _refuse(store, access, door, archive.archive_id, uid, Status.DUPLICATE, "create")
@@ -186,7 +181,7 @@ async def update_workitem(
             before = workitem.dataset
             workitem = replace(workitem, dataset=_stamped({**before, **changes}))
             await _change(tx, workitem)
-            await _tell_update(tx, before, workitem)
+            await workitem_reports.tell_update(tx, before, workitem)
             await _record(tx, access, door, workitem, Operation.UPDATE.value)
     await _raise_refusal(store, access, door, workitem, done, Operation.UPDATE)
 
@@ -261,10 +256,10 @@ async def request_cancellation(
         elif done.status is Status.SUCCESS:
             request.pop(CHARACTER_SET, None)
             attributes = {
-                "00741236": {"vr": "AE", "Value": [access.subject[:16]]},  # Requesting AE
+                REQUESTING_AE: {"vr": "AE", "Value": [access.subject[:16]]},
                 **{tag: element for tag, element in request.items() if element.get("Value")},
             }
-            if not await _tell(tx, workitem, workitem_reports.CANCEL_REQUESTED, attributes):
+            if not await workitem_reports.tell_cancel_requested(tx, workitem, attributes):
                 done = Step(Status.PERFORMER_CANNOT_BE_CONTACTED)
         if _is_accepted(done):
             await _record(tx, access, door, workitem, operation.value)
@@ -336,7 +331,7 @@ async def _go_through(tx: Transaction, workitem: Workitem, done: Step) -> None:
         dataset = {**workitem.dataset, PROCEDURE_STEP_STATE: element}
         workitem = replace(workitem, state=state, dataset=dataset)
         await _change(tx, workitem)
-        await _tell_state(tx, workitem)
+        await workitem_reports.tell_state(tx, workitem)
 
 
 async def _change(tx: Transaction, workitem: Workitem) -> None:
@@ -347,50 +342,6 @@ async def _change(tx: Transaction, workitem: Workitem) -> None:
         transaction_uid=workitem.transaction_uid,
         **_stored(workitem.dataset),
     )
-
-
-async def _tell(tx: Transaction, workitem: Workitem, event_type: int, attributes: Dataset) -> int:
-    return await workitem_reports.tell(
-        tx,
-        workitem.workitem_id,
-        workitem.archive_id,
-        workitem.workitem_uid,
-        event_type,
-        attributes,
-    )
-
-
-async def _tell_state(tx: Transaction, workitem: Workitem) -> None:
-    attributes = workitem_reports.state_attributes(workitem.dataset)
-    await _tell(tx, workitem, workitem_reports.STATE_REPORT, attributes)
-
-
-async def _tell_assigned(tx: Transaction, workitem: Workitem) -> None:
-    if attributes := workitem_reports.assigned_attributes(workitem.dataset):
-        await _tell(tx, workitem, workitem_reports.ASSIGNED, attributes)
-
-
-async def _tell_update(tx: Transaction, before: Dataset, workitem: Workitem) -> None:
-    after = workitem.dataset
-    if before.get(INPUT_READINESS_STATE) != after.get(INPUT_READINESS_STATE):
-        await _tell_state(tx, workitem)
-    if any(before.get(tag) != after.get(tag) for tag in (STATION_NAME_CODE, HUMAN_PERFORMERS)):
-        await _tell(
-            tx,
-            workitem,
-            workitem_reports.ASSIGNED,
-            workitem_reports.assigned_attributes(after),
-        )
-    if _progress(before) != _progress(after):
-        attributes = workitem_reports.progress_attributes(after)
-        await _tell(tx, workitem, workitem_reports.PROGRESS_REPORT, attributes)
-
-
-def _progress(dataset: Dataset) -> list[Dataset]:
-    return [
-        {tag: item[tag] for tag in PROGRESS_REPORTED if tag in item}
-        for item in items_of(dataset, PROGRESS_INFORMATION)
-    ]
 
 
 def _stored(dataset: Dataset) -> dict[str, str]:
