@@ -1,5 +1,6 @@
 """Workitem search: any attribute at any depth, matched in one form (PS3.4 §C.2.2.2, §CC.2.8)."""
 
+import calendar
 import datetime
 import re
 from collections.abc import Mapping, Sequence
@@ -92,9 +93,8 @@ def _moments(vr: str, text: str, offset: str = UTC) -> tuple[str, str]:
         (digits + FIRST[len(digits) :]) + fraction.ljust(6, "0"), "%Y%m%d%H%M%S%f"
     )
     last_digits = digits + LAST[len(digits) :]
-    if len(digits) == 6:  # the last day of that month
-        following = (first + datetime.timedelta(days=31)).replace(day=1)
-        last_digits = (following - datetime.timedelta(days=1)).strftime("%Y%m%d") + LAST[8:]
+    if len(digits) == 6:
+        last_digits = f"{digits}{calendar.monthrange(first.year, first.month)[1]}{LAST[8:]}"
     last = datetime.datetime.strptime(
         last_digits + (fraction or "999999").ljust(6, "9"), "%Y%m%d%H%M%S%f"
     )
