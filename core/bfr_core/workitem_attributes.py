@@ -190,7 +190,8 @@ def with_cancellation(
         for tag in (REASON_FOR_CANCELLATION, DISCONTINUATION_REASON_CODE):
             if first_value(request, tag) is not None:
                 first[tag] = request[tag]
-        first.setdefault(DISCONTINUATION_REASON_CODE, {"vr": "SQ", "Value": [UNSPECIFIED_REASON]})
+        if first_value(first, DISCONTINUATION_REASON_CODE) is None:
+            first[DISCONTINUATION_REASON_CODE] = {"vr": "SQ", "Value": [UNSPECIFIED_REASON]}
         contact = {
             tag: request[tag]
             for tag in (CONTACT_URI, CONTACT_DISPLAY_NAME)

@@ -415,6 +415,17 @@ async def test_a_request_cancels_what_is_scheduled(worklist: Worklist) -> None:
     )
 
 
+async def test_a_request_without_a_reason_is_given_one_also_over_an_empty_one(
+    worklist: Worklist,
+) -> None:
+    uid = await worklist.created()
+    empty = {"00741002": element("SQ", {"0074100E": element("SQ")})}
+    assert (await worklist.update(uid, empty)).status_code == 200
+    assert (await worklist.cancel(uid)).status_code == 202
+    (progress,) = (await worklist.get(uid))["00741002"]["Value"]
+    assert progress["0074100E"]["Value"][0]["00080100"]["Value"] == ["110513"]
+
+
 @pytest.mark.conforms("PS3.18 §11.8.3.1", "409 for what is completed, or nobody can be told of")
 async def test_a_request_that_nobody_hears_is_a_conflict(worklist: Worklist) -> None:
     uid, lock = await worklist.claimed()
