@@ -12,7 +12,12 @@ from bfr_core.access import Access
 from bfr_core.connections import Archive
 from bfr_core.database import Transaction
 from bfr_core.errors import Conflict, Denied, Invalid
-from bfr_core.instances import STUDY_INSTANCE_UID, Dataset
+from bfr_core.instances import (
+    ISSUER_OF_PATIENT_ID,
+    PATIENT_ID,
+    STUDY_INSTANCE_UID,
+    Dataset,
+)
 from bfr_core.json_model import checked_dataset, first_value
 from bfr_core.matching import UID_MAX_CHARACTERS, Match, checked_uid
 from bfr_core.workitem_attributes import (
@@ -59,6 +64,12 @@ SEARCH = """
     WHERE deleted_at IS NULL
         AND (%(archive_ids)s::integer[] IS NULL OR archive_id = ANY(%(archive_ids)s)) AND {where}
     ORDER BY {order} LIMIT %(limit)s OFFSET %(offset)s
+"""
+# Whose record is seen, where the archive knows the patient by the same identifier (audit).
+PATIENT_OF = """
+    SELECT patient_id FROM patient WHERE archive_id = %(archive_id)s
+        AND patient_identifier = %(patient_identifier)s AND issuer = %(issuer)s
+        AND patient_identifier <> ''
 """
 # What nobody keeps by a deletion lock (§CC.2.1.3).
 DELETE_OLD = """
@@ -434,6 +445,12 @@ async def _refuse(
 async def _record(
     tx: Transaction, access: Access, door: str, workitem: Workitem, operation: str
 ) -> None:
+    patient_id = await tx.value(
+        PATIENT_OF,
+        archive_id=workitem.archive_id,
+        patient_identifier=first_value(workitem.dataset, PATIENT_ID) or "",
+        issuer=first_value(workitem.dataset, ISSUER_OF_PATIENT_ID) or "",
+    )
     await audit.record(
         tx,
         access,
@@ -441,6 +458,7 @@ async def _record(
             action=ACTIONS.get(operation, "update"),
             door=door,
             archive_id=workitem.archive_id,
+            patient_id=patient_id,
             study_instance_uid=first_value(workitem.dataset, STUDY_INSTANCE_UID),
             sop_instance_uid=workitem.workitem_uid,
             detail={"operation": operation},

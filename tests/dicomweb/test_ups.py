@@ -606,3 +606,20 @@ async def test_every_access_is_on_record_and_tells_no_person(worklist: Worklist)
         assert "TEST-1" not in text
         assert "kesson" not in text
         assert lock not in text
+
+
+async def test_the_record_names_the_row_of_a_known_patient(worklist: Worklist) -> None:
+    async with worklist.web.store.database.transaction() as tx:
+        patient_id = await tx.value(
+            "INSERT INTO patient (archive_id, patient_identifier, issuer, name, name_normalised,"
+            " sex) SELECT archive_id, 'KNOWN', '', '', '', '' FROM archive"
+            " WHERE ae_title = 'ARCHIVE' RETURNING patient_id"
+        )
+    known = await worklist.created(T00100020=element("LO", "KNOWN"))
+    unknown = await worklist.created(T00100020=element("LO"))
+    async with worklist.web.store.database.transaction() as tx:
+        for uid, expected in ((known, patient_id), (unknown, None)):
+            rows = await tx.tuples(
+                "SELECT patient_id FROM audit_record WHERE sop_instance_uid = %(uid)s", uid=uid
+            )
+            assert rows == [(expected,)]
