@@ -138,9 +138,10 @@ def dicomweb() -> str:
             " becomes which of HTTP: [ADR 13](../adr/0013-worklist.md).",
             "",
             "Not offered yet: XML outside the worklist, fuzzy matching, transcoding to compressed"
-            " syntaxes, metadata with bulk data in STOW-RS, zip, rendered series and studies, thumbnails,"
-            " WADO-URI, non-patient instances, storage commitment. Objects and frames go out as stored when"
-            " no transfer syntax, or `*`, is asked for; frames also as native little endian.",
+            " syntaxes, metadata with bulk data in STOW-RS, zip, rendered series and studies,"
+            " thumbnails, WADO-URI, non-patient instances, storage commitment. Objects and frames"
+            " go out as stored when no transfer syntax, or `*`, is asked for; frames also as"
+            " native little endian.",
             "",
             "## Errors",
             "",
