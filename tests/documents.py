@@ -263,6 +263,7 @@ def dicomweb() -> str:
     resources = [
         f"| {method} | `{path}` | {str(handler.__doc__).splitlines()[0]} |"
         for method, path, handler in app.RESOURCES
+        if path  # the root has two spellings
     ]
     answers = [
         f"| {_error_name(error)} | {errors.status_of(error('…'))[0]} |"
@@ -280,10 +281,24 @@ def dicomweb() -> str:
             "|---|---|---|",
             *resources,
             "",
-            "Not offered yet: XML, fuzzy matching, transcoding to compressed syntaxes, metadata"
-            " with bulk data in STOW-RS, zip, rendered series and studies, thumbnails, WADO-URI,"
-            " UPS-RS, capabilities, storage commitment. Objects and frames go out as stored when"
-            " no transfer syntax, or `*`, is asked for; frames also as native little endian.",
+            "Events of the worklist (8.10): a subscriber opens a WebSocket at"
+            f" `{app.EVENT_CHANNEL}` below the root, the address that Content-Location of its"
+            " subscription tells. It gets every report in order, also those that were written"
+            " while it had no channel, for as long as `BFR_WORKITEM_REPORT_KEEP_HOURS`. A report"
+            " counts as sent when it was handed to the connection: what was on the way when one"
+            " broke may come again or not at all, so a subscriber that comes back searches the"
+            " worklist. A notice of restart (event type 4) is not sent, as"
+            " workitems and subscriptions outlive every restart. Deletion locks are always granted"
+            " and never removed; a final workitem without one is deleted after"
+            " `BFR_WORKITEM_KEEP_DAYS`. The archive fills in an empty Worklist Label (0074,1202)"
+            " with its name and changes nothing else that is sent. Which status of PS3.4 Annex CC"
+            " becomes which of HTTP: [ADR 13](../adr/0013-worklist.md).",
+            "",
+            "Not offered yet: XML outside the worklist, fuzzy matching, transcoding to compressed"
+            " syntaxes, metadata with bulk data in STOW-RS, zip, rendered series and studies,"
+            " thumbnails, WADO-URI, non-patient instances, storage commitment. Objects and frames"
+            " go out as stored when no transfer syntax, or `*`, is asked for; frames also as"
+            " native little endian.",
             "",
             "## Errors",
             "",

@@ -30,11 +30,14 @@ from bfr_core.pixels import PixelPool
 from bfr_core.settings import Settings
 from bfr_core.store import Store
 from bfr_dicomweb.errors import answer_error
+from bfr_dicomweb.event_channel import Channels
 from bfr_ui.pages import page
 
 log = logging.getLogger("bfr.web")
 
 PAGES = "/{path:path}"
+# Subscribers have nothing to say over an event channel.
+WEBSOCKET_MESSAGE_MAX_BYTES = 4096
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -50,7 +53,7 @@ class LoopbackCallers:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 403, or pass on with the caller's access in `state`."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         client = scope.get("client")
@@ -60,7 +63,10 @@ class LoopbackCallers:
         origins = {_host_name(value) for value in headers.getlist("origin")}
         is_ours = len(hosts) == 1 and hosts <= LOOPBACK_NAMES and origins <= hosts
         if not (is_loopback(address) and is_ours):
-            await Response("only for callers on this machine\n", 403)(scope, receive, send)
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close"})  # before it is accepted: 403
+            else:
+                await Response("only for callers on this machine\n", 403)(scope, receive, send)
             return
         scope.setdefault("state", {})["access"] = Access(
             kind="local", subject="loopback", archive_ids=None, remote_address=address
@@ -108,6 +114,7 @@ def web_app(store: Store, pixels: PixelPool) -> Starlette:
     app.add_middleware(ObservedRequests, names=transactions())
     app.state.store = store
     app.state.pixels = pixels
+    app.state.channels = Channels()
     app.state.version = version("bfr")
     return app
 
@@ -190,7 +197,8 @@ def http_server(app: Starlette, settings: Settings) -> uvicorn.Server:
             port=settings.http_port,
             loop="none",
             http="httptools",
-            ws="none",
+            ws="websockets-sansio",
+            ws_max_size=WEBSOCKET_MESSAGE_MAX_BYTES,
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -24,6 +24,7 @@ Action = Literal[
     "list_patients",
     "associate",
     "create",
+    "update",
     "administer",
 ]
 

@@ -141,6 +141,17 @@ class Settings:
         float, "Reads of one series by one caller within this time are one access in the audit"
     ] = 60.0
 
+    workitem_max_bytes: Annotated[int, "Largest body of a worklist request"] = 1 * MIB
+    workitem_keep_days: Annotated[
+        int, "A final workitem without a deletion lock is deleted after this time"
+    ] = 400
+    workitem_report_keep_hours: Annotated[
+        int, "An event report waits this long for its receiver to connect"
+    ] = 72
+    workitem_channels_max: Annotated[
+        int, "Event channels (WebSocket) that each web process keeps at the same time"
+    ] = 200
+
     pixel_processes: Annotated[
         int, "Processes that decode and render frames, shared by those of the web role"
     ] = 2

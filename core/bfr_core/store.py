@@ -9,6 +9,7 @@ from bfr_core.blobs import FileBlobs
 from bfr_core.bucket_address import read_bucket_address
 from bfr_core.continuing import Continuing
 from bfr_core.database import Database, open_database
+from bfr_core.notifications import Notifications
 from bfr_core.postgres import Cluster, embedded_cluster
 from bfr_core.receiving import Received
 from bfr_core.registration import Outcome, Registration
@@ -29,6 +30,7 @@ class Store:
         self.continuing = Continuing(
             database_url, settings.database_connections, self.registration.places
         )
+        self.notifications = Notifications(database_url)
         self.recent_reads = RecentReads(settings.audit_coalesce_s)
 
     async def commit(self, received: Sequence[Received]) -> list[Outcome]:

@@ -1,23 +1,46 @@
-"""The resources of PS3.18 chapter 10, below the joint root and below each archive."""
+"""The resources of PS3.18 chapters 10 and 11, below the joint root and below each archive."""
 
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from bfr_core.errors import NotFound
-from bfr_dicomweb import qido, rendered, stow, wado
+from bfr_dicomweb import (
+    capabilities,
+    event_channel,
+    qido,
+    rendered,
+    stow,
+    ups,
+    ups_subscriptions,
+    wado,
+)
+from bfr_dicomweb.resources import target_of
 
 Handler = Callable[[Request], Awaitable[Response]]
 
+DOOR = "Capabilities"
 ROOTS = ("/dicomweb", "/archives/{ae_title}/dicomweb")
 STUDY = "/studies/{study}"
 SERIES = f"{STUDY}/series/{{series}}"
+WORKITEM = "/workitems/{workitem}"
+SUBSCRIBER = f"{WORKITEM}/subscribers/{{aetitle}}"
+EVENT_CHANNEL = "/ws/subscribers/{aetitle}"
 INSTANCE = f"{SERIES}/instances/{{instance}}"
 
+
+async def retrieve_capabilities(request: Request) -> Response:
+    """Describe every resource and method below the root, as WADL or JSON (§8.9)."""
+    target = await target_of(request)
+    return capabilities.answer(request, target, RESOURCES)
+
+
 RESOURCES: tuple[tuple[str, str, Handler], ...] = (
+    ("OPTIONS", "", retrieve_capabilities),
+    ("OPTIONS", "/", retrieve_capabilities),
     ("GET", "/studies", qido.search_studies),
     ("GET", "/series", qido.search_series),
     ("GET", "/instances", qido.search_instances),
@@ -36,27 +59,39 @@ RESOURCES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", f"{INSTANCE}/frames/{{frames}}/rendered", rendered.retrieve_rendered),
     ("GET", f"{INSTANCE}/rendered", rendered.retrieve_rendered),
     ("GET", f"{INSTANCE}/bulkdata/{{path:path}}", wado.retrieve_bulk_data),
+    ("GET", "/workitems", ups.search_workitems),
+    ("POST", "/workitems", ups.create_workitem),
+    ("GET", WORKITEM, ups.retrieve_workitem),
+    ("POST", WORKITEM, ups.update_workitem),
+    ("PUT", f"{WORKITEM}/state", ups.change_state),
+    ("POST", f"{WORKITEM}/cancelrequest", ups.request_cancellation),
+    ("POST", SUBSCRIBER, ups_subscriptions.subscribe),
+    ("DELETE", SUBSCRIBER, ups_subscriptions.unsubscribe),
+    ("POST", f"{SUBSCRIBER}/suspend", ups_subscriptions.suspend),
 )
 
 
 async def no_resource(request: Request) -> Response:
     """Raise NotFound: what RESOURCES does not list is not offered."""
     raise NotFound(
-        "there is no such DICOMweb resource; studies, series and instances have metadata, and"
-        " instances have frames, rendered and bulkdata"
+        "there is no such DICOMweb resource; studies, series and instances have metadata,"
+        " instances have frames, rendered and bulkdata, and the worklist has workitems"
     )
 
 
-def routes() -> list[Route]:
-    """Return a route per resource and root, and one for all else below the roots."""
+def routes() -> list[BaseRoute]:
+    """Return a route per resource and root, the event channels, and one for all else."""
     offered: dict[str, dict[str, Handler]] = {}
     for method, path, handler in RESOURCES:
         offered.setdefault(path, {})[method] = handler
-    return [
+    channels = [WebSocketRoute(root + EVENT_CHANNEL, event_channel.open_channel) for root in ROOTS]
+    resources = [
         Route(root + path, _by_method(handlers), methods=list(handlers))
         for root in ROOTS
         for path, handlers in offered.items()
-    ] + [Route(root + "{path:path}", no_resource) for root in ROOTS]
+    ]
+    rest = [Route(root + "{path:path}", no_resource) for root in ROOTS]
+    return [*channels, *resources, *rest]
 
 
 def transactions() -> dict[tuple[str, str], tuple[str, str]]:

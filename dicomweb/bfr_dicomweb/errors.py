@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 
 import orjson
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from bfr_core.errors import ArchiveError, Conflict, Denied, Invalid, NotFound, Unavailable
 from bfr_core.receiving import MismatchedObject
 from bfr_core.registration import DuplicateUid
+from bfr_core.workitem_rows import Gone
 from bfr_dicomweb.media_types import NotAcceptable
 from bfr_dicomweb.multipart import ContentTooLarge
 
@@ -24,6 +25,7 @@ STATUS: Mapping[type[ArchiveError], tuple[int, str]] = {
     UnsupportedMediaType: (415, "Unsupported Media Type"),
     Invalid: (400, "Bad Request"),
     Denied: (403, "Forbidden"),
+    Gone: (410, "Gone"),
     NotFound: (404, "Not Found"),
     Conflict: (409, "Conflict"),
     Unavailable: (503, "Service Unavailable"),
@@ -53,7 +55,7 @@ def failure_reason_of(error: ArchiveError) -> int:
     return next(reason for kind, reason in FAILURE_REASON.items() if isinstance(error, kind))
 
 
-async def answer_error(request: Request, error: Exception) -> Response:
+async def answer_error(request: HTTPConnection, error: Exception) -> Response:
     """Return the problem document of the error (RFC 9457)."""
     if not isinstance(error, ArchiveError):
         raise error

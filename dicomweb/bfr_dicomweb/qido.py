@@ -154,6 +154,21 @@ def read_query(request: Request, target: Target) -> Query:
     )
 
 
+def read_filter(text: str) -> list[Match]:
+    """Return the keys of a `filter` parameter: attribute=value, by commas (PS3.18 §11.10.1.2).
+
+    Raises Invalid naming the attribute that is unknown.
+    """
+    matches = []
+    for pair in text.split(","):
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise Invalid(f"{pair[:64]!r} in filter is no attribute=value")
+        tag = _tag(name.strip())
+        matches.append(Match(tag, _values(tag, value)))
+    return matches
+
+
 async def _answer(request: Request, media_type: str, query: Query, found: list[bytes]) -> Response:
     warnings = list(query.warnings)
     if len(found) > query.limit:

@@ -8,13 +8,13 @@ from typing import cast
 from urllib.parse import quote
 
 import zstandard
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response, StreamingResponse
 
 from bfr_core.access import Access
 from bfr_core.blobs import BlobReader, BlobRef
-from bfr_core.connections import Archive, find_archive
-from bfr_core.errors import NotFound
+from bfr_core.connections import Archive, find_archive, list_archives
+from bfr_core.errors import Invalid, NotFound
 from bfr_core.store import Store
 from bfr_dicomweb.media_types import DICOM_JSON, Accepted, Offer, choose, parse_accept
 
@@ -49,7 +49,7 @@ class BlobRange:
     length: int
 
 
-async def target_of(request: Request) -> Target:
+async def target_of(request: HTTPConnection) -> Target:
     """Return what the request addresses.
 
     Raises NotFound when there is no such archive or the caller may not know it.
@@ -64,6 +64,19 @@ async def target_of(request: Request) -> Target:
     async with store.database.statement() as tx:
         archive = await find_archive(tx, access, ae_title)
     return Target(store, access, archive, f"/archives/{quote(ae_title, safe='')}/dicomweb")
+
+
+async def archive_to_store_in(target: Target) -> Archive:
+    """Return the archive of the URL; on the joint root the only one. Raises Invalid."""
+    if target.archive is not None:
+        return target.archive
+    async with target.store.database.transaction() as tx:
+        archives = await list_archives(tx)
+    if len(archives) != 1:
+        raise Invalid(
+            "the joint root does not tell which archive to store in: use /archives/{aet}/dicomweb"
+        )
+    return archives[0]
 
 
 def accepted_by(request: Request) -> Accepted:

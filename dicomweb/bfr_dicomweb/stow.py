@@ -9,14 +9,19 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from bfr_core.connections import Archive, list_archives
 from bfr_core.errors import ArchiveError, Invalid, Unavailable
 from bfr_core.instances import Dataset
 from bfr_core.receiving import Incoming, MismatchedObject, Received, Reception
 from bfr_dicomweb.errors import UnsupportedMediaType, failure_reason_of
 from bfr_dicomweb.media_types import APPLICATION_DICOM, parse_media_type
 from bfr_dicomweb.multipart import Part, PartLimits, boundary_of, read_parts
-from bfr_dicomweb.resources import Target, choose_json, json_answer, target_of
+from bfr_dicomweb.resources import (
+    Target,
+    archive_to_store_in,
+    choose_json,
+    json_answer,
+    target_of,
+)
 
 DOOR = "STOW-RS"
 COMMIT_MAX = 500
@@ -81,7 +86,7 @@ async def store_instances(request: Request) -> Response:
     target = await target_of(request)
     media_type = choose_json(request)
     boundary = _boundary(request)
-    archive = target.archive or await _only_archive(target)
+    archive = await archive_to_store_in(target)
     reception = Reception(target.store, target.access, archive, DOOR)
     answer = Answer(str(request.base_url).rstrip("/") + target.root)
     received: list[Received] = []
@@ -186,17 +191,6 @@ def _boundary(request: Request) -> str:
     if kind not in ("", APPLICATION_DICOM):
         raise UnsupportedMediaType(f"parts of type {kind!r} are not taken")
     return boundary
-
-
-async def _only_archive(target: Target) -> Archive:
-    async with target.store.database.transaction() as tx:
-        archives = await list_archives(tx)
-    if len(archives) != 1:
-        raise Invalid(
-            "the joint root does not tell which archive to store in:"
-            " use /archives/{aet}/dicomweb/studies"
-        )
-    return archives[0]
 
 
 def _reference(one: Received) -> Dataset:

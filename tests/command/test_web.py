@@ -103,6 +103,40 @@ async def test_a_page_from_elsewhere_is_refused(portal: Web, origin: str) -> Non
         assert answer.status_code == 403, path
 
 
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({}, 101),
+        ({"Host": "localhost", "Origin": "http://localhost:8080"}, 101),
+        ({"Origin": "http://example.org"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "example.org"}, 403),
+        ({"Host": "example.org", "Origin": "http://example.org"}, 403),
+    ],
+)
+async def test_a_websocket_is_opened_for_whom_a_page_is_answered(
+    portal: Web, fields: dict[str, str], status: int
+) -> None:
+    host = f"127.0.0.1:{portal.port}"
+    lines = {
+        "Host": host,
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+        "Sec-WebSocket-Version": "13",
+        **fields,
+    }
+    async with asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", portal.port)
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        writer.write(f"GET /dicomweb/ws/subscribers/A HTTP/1.1\r\n{head}\r\n".encode())
+        answer = await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+    assert int(answer.split(b" ")[1]) == status
+
+
 async def raw(web: Web, *lines: str) -> bytes:
     """The answer to a request of these lines, as it comes."""
     async with asyncio.timeout(10):

@@ -10,6 +10,7 @@ from bfr_core import errors as core_errors
 from bfr_core.errors import ArchiveError, Conflict, Denied, Invalid, NotFound, Unavailable
 from bfr_core.receiving import MismatchedObject
 from bfr_core.registration import DuplicateUid
+from bfr_core.workitem_rows import Gone
 from bfr_dicomweb.errors import UnsupportedMediaType, failure_reason_of, status_of
 from bfr_dicomweb.media_types import NotAcceptable
 from bfr_dicomweb.multipart import ContentTooLarge
@@ -31,6 +32,7 @@ def kinds(kind: type[ArchiveError] = ArchiveError) -> Iterator[type[ArchiveError
         (Denied, 403),
         (NotFound, 404),
         (NotAcceptable, 406),
+        (Gone, 410),
         (Conflict, 409),
         (DuplicateUid, 409),
         (ContentTooLarge, 413),
@@ -61,7 +63,7 @@ async def test_every_error_has_a_status_and_a_failure_reason() -> None:
         "/dicomweb/",
         "/dicomweb/studies/",
         "/dicomweb/patients",
-        "/dicomweb/workitems",
+        "/dicomweb/workitems/1.2/nothing",
         "/dicomweb/studies/1.2/thumbnail",
         "/dicomweb/studies/1.2/rendered",
         "/dicomweb/studies/1.2/series/1.3/rendered",
