@@ -3,7 +3,7 @@
 import httpx
 import numpy as np
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import ViewportSize, expect
 from pydicom import Dataset
 from tests.demo_system import archive_url
 from tests.journeys.journey import Journey
@@ -20,7 +20,7 @@ from tests.system import System
 ARCHIVE = "ENCODINGS"
 # A window in which the picture area is just so high that each row takes seven of the screen's.
 ENLARGED = 7
-WINDOW_PX = {"width": 1440, "height": 812}
+WINDOW_PX = ViewportSize(width=1440, height=812)
 # Of 255: what rounding may do, in each single pixel.
 ALLOWED = 2
 # Pixels that are no squares: of seven rows or columns each side makes its own others along edges.
