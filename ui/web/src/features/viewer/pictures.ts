@@ -144,7 +144,8 @@ function valued(image: Types.IImage, attributes: DicomDataset): Types.IImage {
     samples = lookedUp(samples, modality);
     ends = extremes(samples);
   } else {
-    samples = rescaled(samples, slope, intercept, extremes(samples));
+    const unchanged = slope === 1 && intercept === 0;
+    samples = rescaled(samples, slope, intercept, unchanged ? ends : extremes(samples));
     const scaled = ends.map((end) => end * slope + intercept);
     ends = [Math.min(...scaled), Math.max(...scaled)];
   }
