@@ -74,22 +74,17 @@ def alike(painted: Picture, image: Picture) -> float:
     return float(np.abs(blocks(painted) - blocks(stretched(image, *painted.shape[:2]))).mean())
 
 
-def worst_difference(painted: Picture, image: Picture) -> float:
-    """Return the greatest difference of a pixel of an enlarged image to what is painted there.
+def pixels_of(painted: Picture, rows: int, columns: int) -> Picture:
+    """Return an image of a size as it is painted: the screen in the middle of each of its pixels.
 
-    The screen is read in the middle of each pixel, where smoothing between pixels has no say; half
-    a pixel of the screen beside it a neighbour has: an eighth of the contrast around is allowed.
+    Enlarged an odd whole number of times, no neighbour has a say in that point.
     """
-    rows, columns = image.shape[:2]
     height, width = painted.shape[:2]
     scale = min(height / rows, width / columns)
     row = (height - rows * scale) / 2 + (np.arange(rows) + 0.5) * scale
     column = (width - columns * scale) / 2 + (np.arange(columns) + 0.5) * scale
-    shown = painted[row.astype(int)][:, column.astype(int)].astype(int)
-    around = np.pad(image.astype(int), ((1, 1), (1, 1), (0, 0)), mode="edge")
-    fields = np.lib.stride_tricks.sliding_window_view(around, (3, 3), axis=(0, 1))
-    contrast = fields.max(axis=(3, 4)) - fields.min(axis=(3, 4))
-    return float((np.abs(shown - image) - contrast / 8).max())
+    result: Picture = painted[row.astype(int)][:, column.astype(int)]
+    return result
 
 
 def stretched(image: Picture, rows: int, columns: int) -> Picture:

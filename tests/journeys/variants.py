@@ -158,9 +158,10 @@ def _odd_bits() -> Iterator[tuple[str, Dataset]]:
         )
     # What half floats would round: every odd number above 2,048, and more the higher.
     stairs = (np.arange(ROWS)[:, None] // 12 + np.arange(COLUMNS)[None, :] // 16) % 8
-    for kind, least in ((np.uint16, 40_000), (np.uint16, 4_080), (np.int16, -30_000)):
+    for least in (40_000, 4_080, -30_000):
+        narrow_kind = np.uint16 if least > 0 else np.int16
         narrow = {"WindowCenter": least + 4, "WindowWidth": 8, "BitsStored": 16}
-        yield f"narrow window at {least}", _grey((least + stairs).astype(kind), **narrow)
+        yield f"narrow window at {least}", _grey((least + stairs).astype(narrow_kind), **narrow)
     two = (60_001 + stairs // 4).astype(np.uint16)
     yield "window of two values", _grey(two, WindowCenter=60_002, WindowWidth=2, BitsStored=16)
     yield "8 bits signed", _grey((body(8) - 128).astype(np.int8), WindowCenter=0, WindowWidth=200)

@@ -315,6 +315,8 @@ export const en: Catalogue = {
   'viewer.imageFailed': 'Image {image} could not be read',
   'viewer.imageFailed.advice':
     'The other images can be seen. Tell those who maintain BFR if the error remains.',
+  'viewer.reason.processor':
+    'The image cannot be shown correctly without a graphics card (WebGL 2) in this browser.',
   'viewer.reason.size': 'The image is shorter or longer than its data says.',
   'viewer.reason.answer': 'The server answered {answer}.',
   'viewer.reason.silence': 'The server did not answer.',

@@ -316,6 +316,8 @@ export const sv = {
   },
   'viewer.imageFailed': 'Bild {image} kunde inte läsas',
   'viewer.imageFailed.advice': 'Övriga bilder går att se. Meddela förvaltningen om felet består.',
+  'viewer.reason.processor':
+    'Bilden kan inte visas rätt utan grafikkort (WebGL 2) i den här webbläsaren.',
   'viewer.reason.size': 'Bilden är kortare eller längre än dess uppgifter säger.',
   'viewer.reason.answer': 'Servern svarade {answer}.',
   'viewer.reason.silence': 'Servern svarade inte.',

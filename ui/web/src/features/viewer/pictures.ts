@@ -1,5 +1,5 @@
 /** One picture: Cornerstone fetches and decodes it, its values and colours are made here. */
-import { imageLoader, type Types, utilities } from '@cornerstonejs/core';
+import { getShouldUseCPURendering, imageLoader, type Types, utilities } from '@cornerstonejs/core';
 import dicomImageLoader from '@cornerstonejs/dicom-image-loader';
 import { utilities as metadataUtilities } from '@cornerstonejs/metadata';
 import { type DicomDataset, numberOf, numbersOf, textOf } from '../../lib/dicomweb';
@@ -144,17 +144,24 @@ function valued(image: Types.IImage, attributes: DicomDataset): Types.IImage {
     samples = lookedUp(samples, modality);
     ends = extremes(samples);
   } else {
-    samples = rescaled(samples, slope, intercept, extremes(samples));
+    const unchanged = slope === 1 && intercept === 0;
+    samples = rescaled(samples, slope, intercept, unchanged ? ends : extremes(samples));
     const scaled = ends.map((end) => end * slope + intercept);
     ends = [Math.min(...scaled), Math.max(...scaled)];
   }
 
   const own = ownWindowOf(attributes);
   const voi = own ? null : lookupTableOf(attributes, VOI_LUT_SEQUENCE, signed || intercept < 0);
+  // Drawn by the processor, such a picture would be black, or have other greys.
+  const smooth = samples instanceof Float32Array || own?.kind === 'SIGMOID';
+  if (smooth && getShouldUseCPURendering()) throw new Error('processor');
   // Cornerstone's windows are linear from the middle of the first step to that of the last.
-  const window = own && windowOf(rangeOf(own, own.kind === 'LINEAR_EXACT'));
-  image.windowWidth = window?.width as number;
-  image.windowCenter = window?.center as number;
+  const range = own
+    ? rangeOf(own, own.kind === 'LINEAR_EXACT')
+    : { lower: ends[0], upper: ends[1] };
+  const window = windowOf(range);
+  image.windowWidth = window.width;
+  image.windowCenter = window.center;
   image.voiLUTFunction = (own?.kind === 'SIGMOID' ? 'SIGMOID' : 'LINEAR') as never;
   if (voi) {
     // The table has no window before it: its values are shown whole, from black to white.

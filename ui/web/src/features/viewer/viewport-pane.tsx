@@ -45,6 +45,7 @@ interface ViewportPaneProps {
 /** Why a picture could not be read, as a sentence; what a decoder said stays as it said it. */
 function reasonText(reason: string, t: Translation['t']): string {
   if (reason === 'size') return t('viewer.reason.size');
+  if (reason === 'processor') return t('viewer.reason.processor');
   if (reason === 'silence') return t('viewer.reason.silence');
   return reason.startsWith('HTTP ') ? t('viewer.reason.answer', { answer: reason }) : reason;
 }
