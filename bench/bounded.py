@@ -29,7 +29,7 @@ ROLES = ("web", "dimse", "worker")
 def bounded(
     server: Server, directory: Path, results: Results, sizes: Sizes, peers: Peers
 ) -> dict[str, float]:
-    """Return the largest memory of each role in MiB (PSS, with its own child processes).
+    """Return the largest memory of each role in MiB, without pages of files: those are a cache.
 
     Raises Wrong when something comes out other than it went in.
     """
@@ -182,7 +182,8 @@ class _RoleWatch:
         for pid in processes.tree(self._server.pid)[1:]:
             role = processes.role_of(pid)
             if role:
-                self.peak_bytes[role] = max(self.peak_bytes.get(role, 0), processes.pss_bytes(pid))
+                held = processes.held_bytes(pid)
+                self.peak_bytes[role] = max(self.peak_bytes.get(role, 0), held)
 
     def stop(self) -> dict[str, float]:
         """End, and return the largest memory of each role in MiB."""

@@ -20,7 +20,8 @@ from bfr_core.receiving import Received
 from bfr_core.registration import Outcome, counted, place_key
 
 CONTINUE = """
-    SELECT continue_series(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    SELECT continue_series(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,
+        %s::text::bigint[])
 """
 TIMEOUT_S = 30.0
 
@@ -105,5 +106,6 @@ def _values(one: Received, place: Place) -> tuple[object, ...]:
         one.digest,
         None if one.frames is None else one.frames.to_json(),
         one.header,
-        locator.search_keys([one.sop_instance_uid]),
+        # As text: psycopg takes longer to send a list than the database to read one.
+        "{" + ",".join(map(str, locator.search_keys([one.sop_instance_uid]))) + "}",
     )
