@@ -162,10 +162,11 @@ async def stream_pieces(store: Store, pieces: Sequence[bytes | BlobRange]) -> As
     """
     ranges = (piece for piece in pieces if isinstance(piece, BlobRange))
     reader = BlobReader(store.blobs, (BlobRef(one.key, one.offset, one.length) for one in ranges))
+    before: list[bytes] = []  # goes out with the range behind it, whose error can be a status yet
     try:
         for number, piece in enumerate(pieces):
             if isinstance(piece, bytes):
-                yield piece
+                before.append(piece)
                 continue
             done = 0
             while done < piece.length:
@@ -173,11 +174,16 @@ async def stream_pieces(store: Store, pieces: Sequence[bytes | BlobRange]) -> As
                 data = reader.read_in_memory(piece.key, piece.offset + done, take)
                 if not data:
                     rest = BlobRange(piece.key, piece.offset + done, piece.length - done)
-                    async for batch in _from_disk(reader, [rest, *pieces[number + 1 :]]):
+                    async for batch in _from_disk(reader, [*before, rest, *pieces[number + 1 :]]):
                         yield batch
                     return
                 done += len(data)
+                for one in before:
+                    yield one
+                before = []
                 yield data
+        for one in before:
+            yield one
     finally:
         reader.close()
 

@@ -30,7 +30,7 @@ interface Entry {
   asked: Set<string>;
 }
 
-/** What the server or the decoder said; 'size' and 'silence' are our own findings. */
+/** What the server or the decoder said; 'size', 'processor' and 'silence' are our own findings. */
 function reasonOf(error: unknown): string {
   if (error instanceof Error) return error.message;
   if (typeof error === 'object' && error !== null) {
@@ -43,13 +43,6 @@ function reasonOf(error: unknown): string {
 }
 
 /** Whether the decoded picture holds as many values as its rows, columns and colours ask for. */
-function isWhole(image: Types.IImage): boolean {
-  const held = image.voxelManager?.getScalarDataLength();
-  if (held === undefined) return true;
-  const samples = held / (image.rows * image.columns);
-  return image.color ? samples === 3 || samples === 4 : samples === 1;
-}
-
 export type StudyLoader = ReturnType<typeof createStudyLoader>;
 
 /** A loader for the series of one study; `close` stops it. */
@@ -103,10 +96,6 @@ export function createStudyLoader(aeTitle: string, study: string) {
     const image = (event as CustomEvent).detail?.image as Types.IImage | undefined;
     const entry = image && entryOf(image.imageId);
     if (!image || !entry) return;
-    if (!isWhole(image)) {
-      fail(image.imageId, 'size');
-      return;
-    }
     entry.loaded.add(image.imageId);
     entry.failed.delete(image.imageId);
     waiting.delete(image.imageId);

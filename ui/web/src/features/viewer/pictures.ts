@@ -100,7 +100,21 @@ function withValues(image: Types.IImage): Types.IImage {
   const frame = frames.get(image.imageId);
   if (!frame) return image;
   const attributes = attributesOf(frame);
-  return image.color ? coloured(image, attributes) : valued(image, attributes);
+  const made = image.color
+    ? coloured(image, attributes)
+    : isWhole(image)
+      ? valued(image, attributes)
+      : image;
+  // What has no sample for each pixel would leave the picture area unable to draw the next one.
+  if (!isWhole(made)) throw new Error('size');
+  return made;
+}
+
+function isWhole(image: Types.IImage): boolean {
+  const held = image.voxelManager?.getScalarDataLength();
+  if (held === undefined) return true;
+  const samples = held / (image.rows * image.columns);
+  return image.color ? samples === 3 || samples === 4 : samples === 1;
 }
 
 function coloured(image: Types.IImage, attributes: DicomDataset): Types.IImage {
