@@ -22,7 +22,7 @@ from bfr_core.database import Transaction
 from bfr_core.errors import Conflict, Invalid, NotFound
 from bfr_core.instances import UID
 from bfr_core.manifest import Manifest, StoredInstance, write_manifest
-from bfr_core.sealing import receiving_instances, representative
+from bfr_core.sealing import ONE_SNAPSHOT, receiving_instances, representative
 from bfr_core.tombstones import (
     Gone,
     Target,
@@ -153,6 +153,8 @@ async def delete(store: "Store", access: Access, ae_title: str, target: Target, 
 async def _plan(store: "Store", archive: Archive, target: Target) -> tuple[_Study, list[_Change]]:
     """Return what the deletion would change, with manifests that are not written yet."""
     async with store.database.transaction() as tx:
+        # Of a sealing under way its rows or its manifest, never neither.
+        await tx.run(ONE_SNAPSHOT)
         study = await tx.one(
             _Study,
             FIND_STUDY,
@@ -167,7 +169,6 @@ async def _plan(store: "Store", archive: Archive, target: Target) -> tuple[_Stud
             study_id=study.study_id,
             series_instance_uid=target.series_instance_uid,
         )
-        # In the transaction that saw the series: of a sealing under way its rows or its manifest.
         fresh = {
             one.series_id: [entry[0] for entry in await receiving_instances(tx, [one.series_id])]
             for one in listed
