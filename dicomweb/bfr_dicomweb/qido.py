@@ -11,6 +11,7 @@ from bfr_core import study_search
 from bfr_core.errors import Invalid
 from bfr_core.instances import Dataset
 from bfr_core.matching import Match
+from bfr_dicomweb.datasets import warn
 from bfr_dicomweb.resources import (
     Target,
     choose_json,
@@ -180,7 +181,7 @@ async def _answer(request: Request, media_type: str, query: Query, found: list[b
     else:
         response = Response(status_code=204)
     for warning in warnings:
-        response.headers.append("Warning", f'299 BFR "{warning}"')
+        warn(response, warning)
     return response
 
 

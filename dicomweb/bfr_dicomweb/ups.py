@@ -1,40 +1,23 @@
 """UPS-RS: the Worklist service (PS3.18 chapter 11), but for subscriptions."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from urllib.parse import unquote
 
 import orjson
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from bfr_core import workitems
-from bfr_core.errors import Invalid
 from bfr_core.instances import Dataset
 from bfr_core.workitem_attributes import RETURNED
 from bfr_core.workitem_states import Status
 from bfr_core.workitems import WorkitemRefused
-from bfr_dicomweb.dicom_xml import read_xml, write_xml
-from bfr_dicomweb.errors import UnsupportedMediaType
-from bfr_dicomweb.media_types import DICOM_JSON, DICOM_XML, Offer, choose, parse_media_type
-from bfr_dicomweb.multipart import (
-    ContentTooLarge,
-    PartLimits,
-    boundary_of,
-    new_boundary,
-    read_parts,
-)
+from bfr_dicomweb.datasets import MANY_OFFERS, ONE_OFFERS, datasets_answer, read_dataset, warn
+from bfr_dicomweb.media_types import Offer, choose
 from bfr_dicomweb.qido import Query, read_query
-from bfr_dicomweb.resources import Target, accepted_by, archive_to_store_in, json_answer, target_of
+from bfr_dicomweb.resources import Target, accepted_by, archive_to_store_in, target_of
 
 DOOR = "UPS-RS"
-SERVICE = "BFR"
-OFFERS = (
-    Offer(DICOM_JSON),
-    Offer("application/json"),
-    Offer(DICOM_XML, multipart=True),
-    Offer(DICOM_XML),
-)
-SEARCH_OFFERS = OFFERS[:-1]  # several workitems are several parts in XML
 
 # The HTTP status of a refusal, and what the Warning field says (PS3.18 §11.4 to §11.8).
 INCONSISTENT = "The submitted request is inconsistent with the current state of the Workitem."
@@ -79,7 +62,7 @@ async def create_workitem(request: Request) -> Response:
 async def retrieve_workitem(request: Request) -> Response:
     """Answer with a workitem, without its Transaction UID (§11.5)."""
     target = await target_of(request)
-    offer = choose(accepted_by(request), OFFERS)
+    offer = choose(accepted_by(request), ONE_OFFERS)
     workitem = await workitems.retrieve_workitem(
         target.store, target.access, DOOR, target.archive_id, request.path_params["workitem"]
     )
@@ -157,7 +140,7 @@ async def request_cancellation(request: Request) -> Response:
 async def search_workitems(request: Request) -> Response:
     """Answer a search of the worklist (§11.9)."""
     target = await target_of(request)
-    offer = choose(accepted_by(request), SEARCH_OFFERS)
+    offer = choose(accepted_by(request), MANY_OFFERS)
     query = read_query(request, target)
     found = await workitems.search_workitems(
         target.store,
@@ -176,11 +159,6 @@ async def search_workitems(request: Request) -> Response:
     if more and query.limited_by_server:
         warn(response, "There are additional results that can be requested.")
     return response
-
-
-def warn(response: Response, text: str) -> None:
-    """Add a Warning header field (PS3.18 §8.4)."""
-    response.headers.append("Warning", f'299 {SERVICE} "{text}"')
 
 
 def _path(request: Request, target: Target) -> str:
@@ -218,72 +196,14 @@ def _uid_in_query(request: Request, name: str) -> str | None:
 async def _read_workitem(
     request: Request, target: Target, *, may_be_empty: bool = False
 ) -> Dataset:
-    """Return the data set of the body, JSON or XML. Raises Invalid, ContentTooLarge, 415."""
     settings = target.store.settings
-    header = request.headers.get("content-type", "")
-    body = await _body(request, settings.workitem_max_bytes)
-    if may_be_empty and not body.strip():
-        return {}
-    if not header:
-        raise UnsupportedMediaType("the request has no Content-Type")
-    media_type = parse_media_type(header).name
-    if media_type == "multipart/related":
-        boundary, media_type = boundary_of(header)
-        limits = PartLimits(total_max_bytes=settings.workitem_max_bytes, parts_max=2)
-        parts = []
-        async for part in read_parts(_once(body), boundary, limits):
-            parts.append(b"".join([bytes(chunk) async for chunk in part.body()]))
-            media_type = parse_media_type(part.headers["content-type"]).name
-        if len(parts) != 1:
-            raise Invalid("the body has one part: the workitem")
-        body = parts[0]
-    if media_type in (DICOM_XML, "application/xml", "text/xml"):
-        return read_xml(body, settings.header_max_depth)
-    if media_type in (DICOM_JSON, "application/json"):
-        return _read_json(body)
-    raise UnsupportedMediaType(f"a workitem is {DICOM_JSON} or {DICOM_XML}, not {media_type!r}")
-
-
-def _read_json(body: bytes) -> Dataset:
-    try:
-        sent = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Invalid(f"the body is no JSON: {error}") from None
-    if isinstance(sent, list):
-        if len(sent) != 1:
-            raise Invalid("the body is an array of one workitem")
-        sent = sent[0]
-    if not isinstance(sent, dict):
-        raise Invalid("the body is no DICOM JSON object")
-    return sent
-
-
-async def _body(request: Request, max_bytes: int) -> bytes:
-    body = b""
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > max_bytes:
-                raise ContentTooLarge(f"the body is larger than {max_bytes} bytes")
-    except ClientDisconnect as error:
-        raise Invalid("the sender broke off before the body had ended") from error
-    return body
-
-
-async def _once(body: bytes) -> AsyncIterator[bytes]:
-    yield body
+    return await read_dataset(
+        request,
+        max_bytes=settings.workitem_max_bytes,
+        max_depth=settings.header_max_depth,
+        may_be_empty=may_be_empty,
+    )
 
 
 async def _answer(request: Request, offer: Offer, found: list[Dataset]) -> Response:
-    if offer.media_type != DICOM_XML:
-        return await json_answer(request, orjson.dumps(found), offer.media_type)
-    headers = {"Cache-Control": "no-store", "Vary": "Accept"}
-    if not offer.multipart:
-        return Response(write_xml(found[0]), headers=headers, media_type=DICOM_XML)
-    boundary = new_boundary()
-    head = f"--{boundary}\r\nContent-Type: {DICOM_XML}\r\n\r\n".encode()
-    body = b"".join(head + write_xml(one) + b"\r\n" for one in found)
-    kind = f'multipart/related; type="{DICOM_XML}"; boundary={boundary}'
-    return Response(
-        body + f"--{boundary}--\r\n".encode(), headers={**headers, "Content-Type": kind}
-    )
+    return await datasets_answer(request, offer, [orjson.dumps(one) for one in found])
