@@ -16,7 +16,7 @@ from bfr_command.progress import Progress
 from bfr_core.connections import find_archive
 from bfr_core.errors import Invalid, Unavailable
 from bfr_core.receiving import Received, Reception
-from bfr_core.registration import Outcome
+from bfr_core.registration_batch import Outcome
 from bfr_core.settings import Settings
 from bfr_core.store import Store
 

@@ -6,7 +6,7 @@ A record names rows and UIDs, never a person's number or name.
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import orjson
@@ -31,9 +31,11 @@ Action = Literal[
 RECORD = """
     INSERT INTO audit_record (action, outcome, caller_kind, caller, remote_address, door,
         archive_id, patient_id, study_instance_uid, series_instance_uid, sop_instance_uid, detail)
-    VALUES (%(action)s, %(outcome)s, %(caller_kind)s, %(caller)s, %(remote_address)s, %(door)s,
-        %(archive_id)s, %(patient_id)s, %(study_instance_uid)s, %(series_instance_uid)s,
-        %(sop_instance_uid)s, %(detail)s)
+    SELECT action, outcome, caller_kind, caller, remote_address, door,
+        archive_id, patient_id, study_instance_uid, series_instance_uid, sop_instance_uid, detail
+    FROM json_to_recordset(%(records)s::json) AS one(action text, outcome text, caller_kind text,
+        caller text, remote_address text, door text, archive_id integer, patient_id bigint,
+        study_instance_uid text, series_instance_uid text, sop_instance_uid text, detail jsonb)
 """
 # Beside the search itself, in one statement: `found` are the rows that it returns.
 RECORD_SEARCH = """
@@ -64,21 +66,23 @@ class AuditRecord:
 
 async def record(tx: Transaction, access: Access, entry: AuditRecord) -> None:
     """Write the record in the caller's transaction."""
-    await tx.run(
-        RECORD,
-        action=entry.action,
-        outcome=entry.outcome,
-        caller_kind=access.kind,
-        caller=access.subject,
-        remote_address=access.remote_address,
-        door=entry.door,
-        archive_id=entry.archive_id,
-        patient_id=entry.patient_id,
-        study_instance_uid=entry.study_instance_uid,
-        series_instance_uid=entry.series_instance_uid,
-        sop_instance_uid=entry.sop_instance_uid,
-        detail=None if entry.detail is None else orjson.dumps(entry.detail).decode(),
-    )
+    await record_all(tx, [(access, entry)])
+
+
+async def record_all(tx: Transaction, entries: Sequence[tuple[Access, AuditRecord]]) -> None:
+    """Write the records in the caller's transaction."""
+    if not entries:
+        return
+    told = [
+        {
+            **asdict(entry),
+            "caller_kind": access.kind,
+            "caller": access.subject,
+            "remote_address": access.remote_address,
+        }
+        for access, entry in entries
+    ]
+    await tx.run(RECORD, records=orjson.dumps(told).decode())
 
 
 def search_params(

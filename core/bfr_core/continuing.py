@@ -17,7 +17,8 @@ from bfr_core import locator, metrics, tracing
 from bfr_core.errors import Unavailable
 from bfr_core.placing import Place
 from bfr_core.receiving import Received
-from bfr_core.registration import Outcome, counted, place_key
+from bfr_core.registration import counted
+from bfr_core.registration_batch import Outcome, place_key
 
 CONTINUE = """
     SELECT continue_series(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,

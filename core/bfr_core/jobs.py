@@ -70,13 +70,17 @@ NODE_TASKS = frozenset({"report_commitment", "request_commitment", "notify_avail
 app = App(connector=PsycopgConnector())
 
 
-async def defer_seal(tx: Transaction, series_id: int, after_s: float) -> None:
-    """Have the series sealed when it has been quiet."""
-    await seal.configure(
-        connection=tx.connection,
-        lock=f"series-{series_id}",
-        schedule_in={"seconds": max(1, round(after_s))},
-    ).defer_async(series_id=series_id)
+async def defer_seals(tx: Transaction, series_ids: Sequence[int], after_s: float) -> None:
+    """Have each series sealed when it has been quiet."""
+    if not series_ids:
+        return
+    deferred = [
+        seal.configure(
+            lock=f"series-{series_id}", schedule_in={"seconds": max(1, round(after_s))}
+        ).make_new_job(series_id=series_id)
+        for series_id in series_ids
+    ]
+    await app.job_manager.batch_defer_jobs_async(jobs=deferred, connection=tx.connection)
 
 
 async def defer_delete_blob(tx: Transaction, key: str, after: datetime.timedelta) -> None:
@@ -173,7 +177,7 @@ async def seal(context: JobContext, series_id: int) -> None:
     again_s = await seal_series(store, series_id)
     if again_s > 0:
         async with store.database.transaction() as tx:
-            await defer_seal(tx, series_id, again_s)
+            await defer_seals(tx, [series_id], again_s)
 
 
 @app.task(name="delete_blob", pass_context=True, retry=RETRY)

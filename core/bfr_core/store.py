@@ -12,7 +12,8 @@ from bfr_core.database import Database, open_database
 from bfr_core.notifications import Notifications
 from bfr_core.postgres import Cluster, embedded_cluster
 from bfr_core.receiving import Received
-from bfr_core.registration import Outcome, Registration
+from bfr_core.registration import Registration
+from bfr_core.registration_batch import Outcome
 from bfr_core.sealed import SealedSeries
 from bfr_core.settings import Settings
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from bfr_core.errors import ArchiveError, Conflict, Denied, Invalid, NotFound, Unavailable
 from bfr_core.receiving import MismatchedObject
-from bfr_core.registration import DuplicateUid
+from bfr_core.registration_batch import DuplicateUid
 from bfr_core.workitem_rows import Gone
 from bfr_dicomweb.media_types import NotAcceptable
 from bfr_dicomweb.multipart import ContentTooLarge

@@ -22,7 +22,7 @@ from bfr_command.importing import Found, Journal
 from bfr_core.errors import Unavailable
 from bfr_core.postgres import Cluster
 from bfr_core.receiving import Received
-from bfr_core.registration import Outcome
+from bfr_core.registration_batch import Outcome
 from bfr_core.settings import Settings
 from bfr_core.store import Store
 

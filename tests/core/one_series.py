@@ -9,7 +9,7 @@ from tests.samples.images import new_uid
 from bfr_core.access import operator
 from bfr_core.errors import NotFound
 from bfr_core.receiving import Reception
-from bfr_core.registration import Outcome
+from bfr_core.registration_batch import Outcome
 from bfr_core.retrieval import retrieve_instances
 from bfr_core.sealing import seal_series
 from bfr_core.store import Store

@@ -341,7 +341,7 @@ async def gone(store: Store, key: str) -> bool:
 async def test_a_job_of_a_transaction_that_rolls_back_is_none(store: Store) -> None:
     async def promise_and_fail() -> None:
         async with store.database.transaction() as tx:
-            await jobs.defer_seal(tx, 1, 1.0)
+            await jobs.defer_seals(tx, [1], 1.0)
             raise RuntimeError("the commit failed")
 
     with pytest.raises(RuntimeError):
@@ -351,7 +351,7 @@ async def test_a_job_of_a_transaction_that_rolls_back_is_none(store: Store) -> N
 
 async def test_a_series_that_is_gone_is_no_failure(store: Store) -> None:
     async with store.database.transaction() as tx:
-        await jobs.defer_seal(tx, 12345, 0.0)
+        await jobs.defer_seals(tx, [12345], 0.0)
     await make_due(store)
     async with worker(store):
         await until(lambda: finished(store))

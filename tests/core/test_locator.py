@@ -15,7 +15,7 @@ from tests.samples.images import new_uid
 
 from bfr_core import events, locator
 from bfr_core.database import Transaction
-from bfr_core.registration import DuplicateUid, Outcome
+from bfr_core.registration_batch import DuplicateUid, Outcome
 from bfr_core.settings import Settings
 from bfr_core.store import Store, open_store
 

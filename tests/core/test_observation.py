@@ -14,7 +14,7 @@ from bfr_core.exposition import exposition, merged
 from bfr_core.observation import Observation
 from bfr_core.pixel_pool import PixelPool
 from bfr_core.receiving import Reception
-from bfr_core.registration import DuplicateUid
+from bfr_core.registration_batch import DuplicateUid
 from bfr_core.sealing import seal_series
 from bfr_core.settings import Settings
 from bfr_core.store import Store, open_store
@@ -128,8 +128,8 @@ async def test_pixel_calls_are_counted_by_function_and_outcome() -> None:
 
 async def test_the_worker_tells_how_its_work_stands(store: Store) -> None:
     async with store.database.transaction() as tx:
-        await jobs.defer_seal(tx, 1, 3600)
-        await jobs.defer_seal(tx, 2, 3600)
+        await jobs.defer_seals(tx, [1], 3600)
+        await jobs.defer_seals(tx, [2], 3600)
         await tx.run(
             "UPDATE procrastinate_jobs SET scheduled_at = now() - interval '100 s'"
             " WHERE lock = 'series-1'"
@@ -150,7 +150,7 @@ async def test_a_database_that_is_away_leaves_the_other_figures(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with store.database.transaction() as tx:
-        await jobs.defer_seal(tx, 1, 3600)
+        await jobs.defer_seals(tx, [1], 3600)
     assert any(name == "bfr_jobs" for name, _ in samples(await exposition(store, "worker")))
 
     def away() -> None:

@@ -13,7 +13,7 @@ from bfr_core.access import operator
 from bfr_core.errors import Conflict, Denied, Invalid, NotFound, Unavailable
 from bfr_core.packs import read_pack
 from bfr_core.receiving import MismatchedObject, Received, Reception
-from bfr_core.registration import DuplicateUid, Outcome
+from bfr_core.registration_batch import DuplicateUid, Outcome
 from bfr_core.retrieval import retrieve_instances
 from bfr_core.sealing import seal_series
 from bfr_core.settings import Settings

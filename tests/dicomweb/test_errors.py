@@ -9,7 +9,7 @@ from tests.dicomweb.conftest import Web
 from bfr_core import errors as core_errors
 from bfr_core.errors import ArchiveError, Conflict, Denied, Invalid, NotFound, Unavailable
 from bfr_core.receiving import MismatchedObject
-from bfr_core.registration import DuplicateUid
+from bfr_core.registration_batch import DuplicateUid
 from bfr_core.workitem_rows import Gone
 from bfr_dicomweb.errors import UnsupportedMediaType, failure_reason_of, status_of
 from bfr_dicomweb.media_types import NotAcceptable

@@ -29,7 +29,7 @@ from tests.legacy.raw_peer import (
 
 from bfr_core.errors import ArchiveError, Conflict, Denied, Invalid, NotFound, Unavailable
 from bfr_core.receiving import MismatchedObject
-from bfr_core.registration import DuplicateUid
+from bfr_core.registration_batch import DuplicateUid
 from bfr_core.retrieval import FoundInstance, retrieve_instances
 from bfr_core.settings import Settings
 from bfr_core.store import Store, open_store

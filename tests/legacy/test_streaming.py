@@ -36,7 +36,7 @@ from bfr_core.connections import Archive
 from bfr_core.errors import Conflict, Invalid, Unavailable
 from bfr_core.node_terms import Shown
 from bfr_core.receiving import Received, Reception
-from bfr_core.registration import Outcome
+from bfr_core.registration_batch import Outcome
 from bfr_legacy.dimse import echo
 from bfr_legacy.dimse.negotiation import Service
 from bfr_legacy.dimse.peers import Peer

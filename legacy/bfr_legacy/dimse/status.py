@@ -11,7 +11,7 @@ from bfr_core.errors import ArchiveError, Conflict, Denied, Invalid, NotFound, U
 from bfr_core.metrics import outcome_of
 from bfr_core.node_terms import IdentityRefused
 from bfr_core.receiving import MismatchedObject
-from bfr_core.registration import DuplicateUid
+from bfr_core.registration_batch import DuplicateUid
 
 SUCCESS = 0x0000
 PENDING = 0xFF00

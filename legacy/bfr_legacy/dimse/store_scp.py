@@ -15,7 +15,7 @@ from bfr_core.connections import Archive
 from bfr_core.errors import ArchiveError, Denied, Invalid
 from bfr_core.observation import Observation
 from bfr_core.receiving import Incoming, Received, Reception
-from bfr_core.registration import Outcome
+from bfr_core.registration_batch import Outcome
 from bfr_core.store import Store
 from bfr_legacy.dimse.bridge import Bridge
 from bfr_legacy.dimse.negotiation import DICOM_ROOT, Service, is_uid
