@@ -214,8 +214,8 @@ def dicom() -> str:
             " time. A receiver that is silent for `BFR_DIMSE_IDLE_TIMEOUT_S` is given up.",
             "",
             "Several processes may serve one port (`BFR_DIMSE_PROCESSES`). Limits of a node"
-            " (associations at once, associations a minute, PDU) are rows and hold in each process;"
-            " beyond them the answer is 2, 3, 2.",
+            " (associations at once, associations a minute, PDU) are rows and hold over all"
+            " processes of a machine; beyond them the answer is 2, 3, 2.",
             "",
             "## Security",
             "",

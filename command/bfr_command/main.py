@@ -89,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
     _registering(commands)
     _keeping(commands)
     _worklist(commands)
+    _commitment(commands)
 
     command = commands.add_parser("doctor", help="check everything and say what to do")
     command.set_defaults(command="doctor.examine")
@@ -175,6 +176,19 @@ def _worklist(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     verb = verbs.add_parser("list")
     verb.add_argument("--archive", required=True, metavar="AE")
     verb.set_defaults(command="worklist.show")
+
+
+def _commitment(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    noun = commands.add_parser("commitment", help="storage commitment by other archives: ask, show")
+    verbs = noun.add_subparsers(required=True, metavar="VERB")
+    verb = verbs.add_parser("ask", help="have a node asked whether it keeps studies for good")
+    verb.add_argument("--archive", required=True, metavar="AE", help="the archive they lie in")
+    verb.add_argument("--node", required=True, metavar="AE", help="the node that was sent them")
+    verb.add_argument("studies", nargs="+", metavar="STUDY_INSTANCE_UID")
+    verb.set_defaults(command="commitment.ask")
+    verb = verbs.add_parser("show", help="tell what the node has answered")
+    verb.add_argument("number", type=int, metavar="NUMBER")
+    verb.set_defaults(command="commitment.show")
 
 
 def _keeping(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

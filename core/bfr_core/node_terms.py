@@ -34,8 +34,8 @@ class NodeTerms:
     certificate: str = ""  # SHA-256 or subject of the one it shows; "": any that is trusted
     identity_required: bool = False  # it names a user when it calls
     jwt_secret: str = ""  # of its JSON Web Tokens; "": it has none
-    associations_max: int | None = None  # at the same time, in each process
-    associations_per_minute_max: int | None = None  # in each process
+    associations_max: int | None = None  # at the same time
+    associations_per_minute_max: int | None = None
     pdu_max_bytes: int | None = None  # it is told to send no larger PDU
     availability_wanted: bool = False  # it is told of each complete study
 

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import logging
+import sys
 import time
 from base64 import urlsafe_b64encode
 
@@ -59,6 +60,16 @@ async def call(port: int, item: UserIdentityNegotiation | None = None) -> Associ
         return entity.associate("127.0.0.1", port, ae_title="ARCHIVE", ext_neg=items)  # type: ignore[arg-type]
 
     return await asyncio.to_thread(associate)
+
+
+async def call_until_admitted(port: int) -> Association:
+    """Call again until the association before has ended at the other side too."""
+    async with asyncio.timeout(60):
+        while True:
+            association = await call(port)
+            if association.is_established:
+                return association
+            await asyncio.sleep(0.02)
 
 
 def rejection(association: Association) -> tuple[int, int, int]:
@@ -188,12 +199,7 @@ async def test_a_node_has_no_more_associations_than_agreed(
     assert first.is_established
     assert rejection(await call(dimse.port)) == LOCAL_LIMIT
     await release(first)
-    async with asyncio.timeout(60):
-        while True:  # until the first has ended here too
-            second = await call(dimse.port)
-            if second.is_established:
-                break
-            await asyncio.sleep(0.02)
+    second = await call_until_admitted(dimse.port)
     await release(second)
 
 
@@ -202,6 +208,35 @@ async def test_a_node_calls_no_more_often_than_agreed(dimse: DimseServer, store:
     for _ in range(2):
         await release(await call(dimse.port))
     assert rejection(await call(dimse.port)) == LOCAL_LIMIT
+
+
+async def test_processes_on_one_port_count_together(dimse: DimseServer, store: Store) -> None:
+    """What a second process has open counts, and no longer when that process is gone."""
+    await set_terms(store, associations_max=1, associations_per_minute_max=3)
+    second = [sys.executable, "-c", SECOND_PROCESS, str(store.settings.run_dir / "nodes")]
+    process = await asyncio.create_subprocess_exec(*second, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"entered\n"
+    assert rejection(await call(dimse.port)) == LOCAL_LIMIT
+    process.kill()
+    await process.wait()
+    for _ in range(2):
+        await release(await call_until_admitted(dimse.port))
+    assert rejection(await call(dimse.port)) == LOCAL_LIMIT
+
+
+SECOND_PROCESS = """
+import sys, time
+from pathlib import Path
+from bfr_core.node_terms import NodeTerms
+from bfr_legacy.dimse.limits import NodeLimits
+
+limits = NodeLimits(Path(sys.argv[1]))
+terms = NodeTerms(associations_max=1, associations_per_minute_max=3)
+assert limits.enter(1, terms)
+print("entered", flush=True)
+time.sleep(600)
+"""
 
 
 @pytest.mark.conforms("PS3.8 §D.1", "a node is told to send no larger PDU than agreed")

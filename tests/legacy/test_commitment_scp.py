@@ -14,6 +14,7 @@ from pydicom.uid import UID
 from pynetdicom import build_role, evt
 from pynetdicom.association import Association
 from tests.certificates import new_authority
+from tests.command.commands import Answer, bfr
 from tests.conftest import House, add_house
 from tests.legacy.nodes import move_node, running_node
 from tests.legacy.raw_peer import CT
@@ -410,3 +411,45 @@ async def test_a_node_calls_back(dimse: DimseServer, store: Store, house: House)
             assert await asyncio.to_thread(call_back, TRANSACTION) == 0
     assert await commitments.find_result(store, commitment_id) == EXPECTED
     assert await asyncio.to_thread(call_back, "1.2.3.4.999") != 0
+
+
+async def test_the_command_asks_for_studies_and_shows_the_answer(
+    dimse: DimseServer, store: Store, house: House
+) -> None:
+    await store_objects(dimse.port, 2)
+    async with store.database.transaction() as tx:
+        studies = [str(uid) for (uid,) in await tx.tuples("SELECT study_instance_uid FROM study")]
+
+    def act(event: evt.Event) -> tuple[int, None]:
+        asked = event.action_information
+        answer = action([], str(asked.TransactionUID))
+        first, *others = asked.ReferencedSOPSequence
+        first.FailureReason = 0x0112
+        answer.ReferencedSOPSequence, answer.FailedSOPSequence = others, [first]
+        threading.Timer(
+            0.2, lambda: event.assoc.send_n_event_report(answer, 2, COMMITMENT, UID(INSTANCE))
+        ).start()
+        return 0x0000, None
+
+    async def command(*arguments: str) -> Answer:
+        return await asyncio.to_thread(bfr, store.settings, "commitment", *arguments)
+
+    with running_node([COMMITMENT], [(evt.EVT_N_ACTION, act)]) as node:
+        await move_node(store, house, node.port)
+        asked = await command("ask", "--archive", "ARCHIVE", "--node", "MODALITY", *studies)
+        number = asked.out.partition("\t")[0]
+        assert asked.out == f"{number}\tasked MODALITY for 2 objects\n", asked.err
+        assert (await command("show", number)).status == 2
+        async with worker(store):
+
+            async def answered() -> bool:
+                return await commitments.find_result(store, int(number)) is not None
+
+            await until(answered)
+    shown = await command("show", number)
+    assert shown.status == 1
+    assert shown.out.splitlines()[1:] == ["1 committed, 1 failed"]
+    assert shown.out.startswith("failed\t1.2.3.")
+    unknown = await command("ask", "--archive", "ARCHIVE", "--node", "NOBODY", *studies)
+    assert unknown.status == 1
+    assert "has no node 'NOBODY'" in unknown.err

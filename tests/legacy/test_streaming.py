@@ -137,6 +137,7 @@ def admit(called_ae_title: str, calling_ae_title: str, remote_address: str, show
 @contextmanager
 def serving(receiver: Receiver, **options: Any) -> Iterator[DimseServer]:
     settings: dict[str, Any] = {
+        "limits_directory": Path("no node here has limits"),
         "max_pdu_bytes": 131_072,
         "max_associations": 50,
         "idle_timeout_s": 60.0,

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pydicom
 import pynetdicom
 import pytest
 from pydicom.dataset import Dataset
@@ -22,6 +23,7 @@ from tests.legacy.nodes import running_node
 from tests.legacy.raw_peer import A_ASSOCIATE_AC, CT, EXPLICIT, RawPeer, associate_rq
 from tests.legacy.test_store_scp import bytes_of, data_set, stored
 from tests.samples import ct_instance, part10_bytes
+from tests.system import free_port
 
 from bfr_core import certificates, node_terms
 from bfr_core.access import operator
@@ -396,3 +398,52 @@ async def test_a_caller_that_stops_within_a_record_is_let_go(secured: Secured) -
     await asyncio.wait_for(asyncio.to_thread(call), 60)
     answer = await dcmtk("echoscu", *secured.options(), "127.0.0.1", str(secured.port))
     assert answer.returncode == 0, answer.stderr
+
+
+# dcmtk, in each role --------------------------------------------------------------------------
+
+
+async def test_dcmtk_sends_finds_and_receives_over_tls(secured: Secured, tmp_path: Path) -> None:
+    """The programs of dcmtk that speak TLS; it has no getscu, movescu and dcmqrscp that do."""
+    objects = [ct_instance(rows=16, columns=16) for _ in range(3)]
+    for number, one in enumerate(objects):
+        one.StudyInstanceUID = objects[0].StudyInstanceUID
+        (tmp_path / f"{number}.dcm").write_bytes(part10_bytes(one))
+    files = [str(tmp_path / f"{number}.dcm") for number in range(3)]
+    own = [*secured.options(), "127.0.0.1", str(secured.port)]
+    study = [
+        *("-k", "QueryRetrieveLevel=STUDY"),
+        *("-k", f"StudyInstanceUID={objects[0].StudyInstanceUID}"),
+    ]
+    sent = {str(one.SOPInstanceUID): one.PixelData for one in objects}
+
+    sending = await dcmtk("storescu", *own, *files)
+    assert sending.returncode == 0, sending.stderr
+
+    finding = await dcmtk("findscu", "-S", "-v", *own, *study)
+    assert finding.returncode == 0, finding.stderr
+    assert (finding.stdout + finding.stderr).count("(Pending)") == 1
+
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    port = free_port()
+    async with secured.store.database.transaction() as tx:
+        await tx.run("UPDATE dicom_node SET port = %(port)s", port=port)
+    await set_terms(secured.store, tls_required=True)
+    receiving = (need("storescp"), *secured.options(), "-od", str(moved), str(port))
+    storescp = await asyncio.create_subprocess_exec(*receiving)
+    try:
+        async with asyncio.timeout(60):
+            own_receiver = (*secured.options(), "127.0.0.1", str(port))
+            while (await dcmtk("echoscu", *own_receiver)).returncode != 0:
+                pass
+        assert await asyncio.to_thread(move, secured, objects[0].StudyInstanceUID) == 0
+    finally:
+        storescp.terminate()
+        await storescp.wait()
+    assert pixels_below(moved) == sent
+
+
+def pixels_below(folder: Path) -> dict[str, bytes]:
+    found = [pydicom.dcmread(path) for path in folder.iterdir()]
+    return {str(one.SOPInstanceUID): one.PixelData for one in found}

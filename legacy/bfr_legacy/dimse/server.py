@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import cast
 
 from pydicom.uid import UID
@@ -106,6 +107,7 @@ def dimse_server(store: Store, bridge: Bridge) -> "DimseServer":
         (settings.dimse_host, settings.dimse_port),
         services(store, bridge, pixels),
         peers.admission(store, bridge),
+        limits_directory=settings.run_dir / "nodes",
         max_pdu_bytes=settings.dimse_max_pdu_bytes,
         max_associations=settings.dimse_max_associations,
         idle_timeout_s=settings.dimse_idle_timeout_s,
@@ -138,6 +140,7 @@ class DimseServer:
         services: Sequence[Service],
         admit: Callable[[str, str, str, Shown], Peer],
         *,
+        limits_directory: Path,
         max_pdu_bytes: int,
         max_associations: int,
         idle_timeout_s: float,
@@ -162,7 +165,7 @@ class DimseServer:
         self._shares_port = shares_port
         self._listener: Listener | None = None
         self._tls_listener: Listener | None = None
-        self._limits = NodeLimits()
+        self._limits = NodeLimits(limits_directory)
         self.refusals = Refusals()
         self._p_data_max_bytes = max(max_pdu_bytes, P_DATA_MAX_BYTES) if max_pdu_bytes else 2**32
         silence_pynetdicom()
