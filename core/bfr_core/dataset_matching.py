@@ -8,9 +8,18 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pydicom.datadict import dictionary_VR
+
 from bfr_core.errors import Invalid
 from bfr_core.instances import Dataset, parse_date, parse_time
-from bfr_core.matching import end_of_time, has_wildcard, range_bounds
+from bfr_core.matching import (
+    EMPTY_VALUE,
+    Match,
+    Semantics,
+    end_of_time,
+    has_wildcard,
+    range_bounds,
+)
 from bfr_core.names import normalise
 
 NO_KEYS = frozenset({"00080005", "00080201"})  # character set and time zone of the query itself
@@ -34,6 +43,39 @@ def matches(dataset: Dataset, keys: Dataset) -> bool:
         if not _element_matches(tag, dataset.get(tag, {}), key):
             return False
     return all(_moment_matches(dataset, keys, day, clock) for day, clock in moments.items())
+
+
+def header_keys(searched: Sequence[Match], semantics: Semantics) -> tuple[Dataset, list[str]]:
+    """Return the keys as a data set, those in sequences as items, and the paths to be empty."""
+    keys: Dataset = {}
+    empty = []
+    for match in searched:
+        if semantics.empty_values and match.values == (EMPTY_VALUE,):
+            empty.append(match.tag)
+            continue
+        *sequences, tag = match.tag.split(".")
+        place = keys
+        for step in sequences:
+            place = place.setdefault(step, {"vr": "SQ", "Value": [{}]})["Value"][0]
+        place[tag] = {"vr": _vr_of(tag), "Value": list(match.values)}
+    return keys, empty
+
+
+def are_empty(dataset: Dataset, paths: Sequence[str]) -> bool:
+    """Tell whether none of the paths leads to a value."""
+    for path in paths:
+        tag, _, rest = path.partition(".")
+        values = dataset.get(tag, {}).get("Value") or []
+        if any(not are_empty(item, [rest]) for item in values) if rest else any(values):
+            return False
+    return True
+
+
+def _vr_of(tag: str) -> str:
+    try:
+        return dictionary_VR(int(tag, 16))[:2]
+    except KeyError:
+        return "UN"
 
 
 def answer(dataset: Dataset, keys: Dataset) -> Dataset:

@@ -14,6 +14,7 @@ from bfr_core.names import normalise
 Kind = Literal["uid", "text", "name", "date", "time", "integer", "list"]
 UID_MAX_CHARACTERS = 64
 INTEGER = re.compile(r"[+-]?[0-9]{1,12}")
+EMPTY_VALUE = '""'
 NAME_DELIMITERS = re.compile(r"[\^=\s,]+|(?<![^\^=\s,])\*(?![^\^=\s,])")
 OFFSET = re.compile(r"([+-])([0-9]{2})([0-5][0-9])")
 ESCAPE = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_", "*": "%", "?": "_"})
@@ -33,6 +34,7 @@ class Semantics:
 
     fuzzy_names: bool = False
     combined_moments: bool = False  # a date and its time are one moment
+    empty_values: bool = False  # two quotation marks match what is empty (§C.2.2.2.7)
     timezone_offset: str = ""  # of the dates and times searched for: "+0100"; "": as stored
 
     @property
@@ -75,7 +77,12 @@ class Conditions:
         if not values:
             return
         test = TESTS[column.kind]
-        parts = [test(self, column.expression, match.tag, value) for value in values]
+        parts = [
+            f"{column.expression} {EMPTY[column.kind]}"
+            if self.semantics.empty_values and value == EMPTY_VALUE
+            else test(self, column.expression, match.tag, value)
+            for value in values
+        ]
         self.parts.append("(" + " OR ".join(parts) + ")")
 
     def add_moment(
@@ -309,4 +316,9 @@ TESTS: dict[Kind, Callable[[Conditions, str, str, str], str]] = {
     "time": _time,
     "integer": _integer,
     "list": _list,
+}
+EMPTY: dict[Kind, str] = {
+    **dict.fromkeys(("uid", "text", "name"), "= ''"),
+    **dict.fromkeys(("date", "time", "integer"), "IS NULL"),
+    "list": "= '{}'",
 }

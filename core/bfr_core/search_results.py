@@ -6,6 +6,7 @@ from typing import Any
 
 from bfr_core.instances import Dataset, person_name_value
 from bfr_core.retrieval import FoundInstance
+from bfr_core.return_attributes import picked
 
 INSTANCE_ATTRIBUTES = (
     "00080016",
@@ -16,6 +17,16 @@ INSTANCE_ATTRIBUTES = (
     "00280010",
     "00280011",
     "00280100",
+)
+
+# What the index tells of each level, where an object has it.
+STUDY_TAGS = frozenset(
+    "00080005 00080020 00080030 00080050 00080056 00080061 00080080 00080090 00080201 00081030"
+    " 00100010 00100020 00100021 00100030 00100040 0020000D 00200010 00201206 00201208".split()
+)
+SERIES_TAGS = frozenset(
+    "00080005 00080056 00080060 0008103E 00180015 0020000D 0020000E 00200011 00201209 00400244"
+    " 00400245 00400275".split()
 )
 
 
@@ -98,10 +109,7 @@ def instance_dataset(
         "0020000D": _element("UI", found.study_instance_uid),
         "0020000E": _element("UI", found.series_instance_uid),
     }
-    for tag in (*INSTANCE_ATTRIBUTES, *includefield):
-        if tag in dataset:
-            result[tag] = dataset[tag]
-    return result
+    return result | picked(dataset, (*INSTANCE_ATTRIBUTES, *includefield))
 
 
 def _element(vr: str, value: Any) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from pydicom.datadict import keyword_for_tag
 
-from bfr_core import audit, policy
+from bfr_core import audit, dataset_matching, policy
 from bfr_core.access import Access
+from bfr_core.dataset_matching import are_empty, header_keys
 from bfr_core.errors import Invalid
 from bfr_core.instances import Dataset
 from bfr_core.matching import (
@@ -21,7 +22,10 @@ from bfr_core.matching import (
 )
 from bfr_core.narrowing import narrow
 from bfr_core.retrieval import read_series
+from bfr_core.return_attributes import OF_SERIES, OF_STUDY, beyond_index, picked
 from bfr_core.search_results import (
+    SERIES_TAGS,
+    STUDY_TAGS,
     instance_dataset,
     patient_counts_dataset,
     patient_dataset,
@@ -73,6 +77,8 @@ MOMENTS = (("00080020", "00080030"), ("00400244", "00400245"))
 TIMEZONE = "study.timezone_offset"
 SOP_CLASS_UID, SOP_INSTANCE_UID, INSTANCE_NUMBER = "00080016", "00080018", "00200013"
 INSTANCE_KEYS = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID, INSTANCE_NUMBER})
+# What leads to few enough headers for them to be looked through.
+NAMING = frozenset({"0020000D", "0020000E", SOP_INSTANCE_UID})
 
 PATIENT_COLUMNS = """
     patient.patient_identifier, patient.issuer, patient.name, patient.birth_date, patient.sex
@@ -108,22 +114,21 @@ COUNTS_OF_PATIENTS = """
     FROM study WHERE patient_id = ANY(%(patient_ids)s) GROUP BY patient_id
 """
 STUDIES = f"""
-    SELECT study.patient_id, {PATIENT_COLUMNS}, {STUDY_COLUMNS}
+    SELECT study.patient_id, study.archive_id, {PATIENT_COLUMNS}, {STUDY_COLUMNS}
     FROM study JOIN patient USING (patient_id)
     WHERE {{where}}
     ORDER BY study.study_date DESC NULLS LAST, study.study_id DESC
     LIMIT %(limit)s OFFSET %(offset)s
 """
-SERIES = f"""
-    SELECT {PATIENT_COLUMNS}, {STUDY_COLUMNS}, {SERIES_COLUMNS}
-    FROM study JOIN patient USING (patient_id) JOIN series USING (study_id)
-    WHERE {{where}}
-    ORDER BY study.study_date DESC NULLS LAST, study.study_id DESC,
-        series.series_number NULLS LAST, series.series_id
-    LIMIT %(limit)s OFFSET %(offset)s
+# A study tells in any of its objects what the index does not keep of it.
+FIRST_SERIES = """
+    SELECT DISTINCT ON (study_id) study_instance_uid, archive_id, series_instance_uid
+    FROM study JOIN series USING (study_id, archive_id)
+    WHERE (study_instance_uid, archive_id) IN (
+        SELECT * FROM unnest(%(study_instance_uids)s::text[], %(archive_ids)s::integer[]))
+    ORDER BY study_id, series_id
 """
-# The series that may hold the instances that are searched.
-SERIES_OF_INSTANCES = f"""
+SERIES = f"""
     SELECT study.archive_id, {PATIENT_COLUMNS}, {STUDY_COLUMNS}, {SERIES_COLUMNS}
     FROM study JOIN patient USING (patient_id) JOIN series USING (study_id)
     WHERE {{where}}
@@ -181,23 +186,28 @@ async def search_studies(
     matches: Sequence[Match],
     limit: int,
     offset: int,
+    includefield: Sequence[str] = (),
     semantics: Semantics = LITERAL,
     with_patient_counts: bool = False,
 ) -> list[Dataset]:
     """Return the matching studies, newest first, as DICOM JSON (PS3.18 table 10.6.3-3).
 
+    `includefield` names further attributes of study and patient, which are read from a header.
     `with_patient_counts` adds how many studies, series and instances the patient has. Raises
     Invalid naming an attribute that is no key of this level or a value that is none.
     """
     conditions = _conditions(access, archive_id, matches, STUDY_KEYS, semantics)
     record = audit.search_params(access, door, archive_id, [match.tag for match in matches])
     await narrow(store.database, conditions, matches)
+    further = beyond_index(includefield, STUDY_TAGS, OF_STUDY)
     rows = await _recorded_rows(store, STUDIES, conditions, limit, offset, record)
+    first_series = await _first_series(store, rows) if further else {}
     ids = [row["patient_id"] for row in rows]
     counts = await _counts(store, ids) if with_patient_counts else {}
     return [
         {
             **study_dataset(row),
+            **await _from_header(store, row, first_series.get(_study_key(row)), further),
             **(_counted(counts, [row["patient_id"]]) if with_patient_counts else {}),
         }
         for row in rows
@@ -220,16 +230,18 @@ async def search_series(
     """Return the matching series as DICOM JSON (PS3.18 table 10.6.3-4).
 
     `with_study` adds the attributes of study and patient, `includefield` those of them that it
-    names by tag. Raises Invalid as for studies.
+    names, and what only a header tells of the series. Raises Invalid as for studies.
     """
     conditions = _conditions(access, archive_id, matches, ALL_KEYS, semantics)
     record = audit.search_params(access, door, archive_id, [match.tag for match in matches])
     await narrow(store.database, conditions, matches)
     rows = await _recorded_rows(store, SERIES, conditions, limit, offset, record)
+    further = beyond_index(includefield, STUDY_TAGS | SERIES_TAGS, OF_SERIES)
     return [
         {
             **_chosen(study_dataset(row), includefield, everything=with_study),
             **series_dataset(row),
+            **await _from_header(store, row, row["series_instance_uid"], further),
         }
         for row in rows
     ]
@@ -256,7 +268,16 @@ async def search_instances(
     Raises Invalid as for studies.
     """
     own = [match for match in matches if match.tag in INSTANCE_KEYS]
-    parents = [match for match in matches if match.tag not in INSTANCE_KEYS]
+    parents = [match for match in matches if match.tag in ALL_KEYS]
+    others = [
+        match for match in matches if match.tag not in ALL_KEYS and match.tag not in INSTANCE_KEYS
+    ]
+    if others and not any(match.tag in NAMING and any(match.values) for match in matches):
+        raise Invalid(
+            f"{_name_of(others[0].tag)} is a search key of instances only where study, series or"
+            " instance is named"
+        )
+    keys, empty = header_keys(others, semantics)
     conditions = _conditions(access, archive_id, parents, ALL_KEYS, semantics)
     tests = [(match.tag, _wanted(match)) for match in own]
     for tag, wanted in tests:
@@ -265,7 +286,7 @@ async def search_instances(
             conditions.add_instances([str(uid) for uid in wanted])
     await narrow(store.database, conditions, parents)
     record = audit.search_params(access, door, archive_id, [match.tag for match in matches])
-    page = await _recorded_rows(store, SERIES_OF_INSTANCES, conditions, SERIES_PAGE, 0, record)
+    page = await _recorded_rows(store, SERIES, conditions, SERIES_PAGE, 0, record)
     result: list[Dataset] = []
     skipped = 0
     series_offset = 0
@@ -284,6 +305,8 @@ async def search_instances(
                 dataset = orjson.loads(found.header)
                 if not all(_matches(dataset, tag, wanted) for tag, wanted in tests):
                     continue
+                if not dataset_matching.matches(dataset, keys) or not are_empty(dataset, empty):
+                    continue
                 if skipped < offset:
                     skipped += 1
                 elif len(result) < limit:
@@ -293,7 +316,7 @@ async def search_instances(
         if len(page) < SERIES_PAGE:
             break
         series_offset += SERIES_PAGE
-        page = await _rows(store, SERIES_OF_INSTANCES, conditions, SERIES_PAGE, series_offset)
+        page = await _rows(store, SERIES, conditions, SERIES_PAGE, series_offset)
     return result
 
 
@@ -374,9 +397,39 @@ def _name_of(tag: str) -> str:
 
 
 def _chosen(dataset: Dataset, includefield: Sequence[str], *, everything: bool) -> Dataset:
-    if everything:
-        return dataset
-    return {tag: dataset[tag] for tag in includefield if tag in dataset}
+    return dataset if everything else picked(dataset, includefield)
+
+
+def _study_key(row: Mapping[str, Any]) -> tuple[str, int]:
+    return row["study_instance_uid"], row["archive_id"]
+
+
+async def _first_series(
+    store: "Store", rows: Sequence[Mapping[str, Any]]
+) -> dict[tuple[str, int], str]:
+    """Return a series of each of the studies."""
+    async with store.database.statement() as tx:
+        found = await tx.tuples(
+            FIRST_SERIES,
+            study_instance_uids=[row["study_instance_uid"] for row in rows],
+            archive_ids=[row["archive_id"] for row in rows],
+        )
+    return {(study, archive_id): series for study, archive_id, series in found}
+
+
+async def _from_header(
+    store: "Store",
+    row: Mapping[str, Any],
+    series_instance_uid: str | None,
+    paths: Sequence[str],
+) -> Dataset:
+    """Return what the first object of the series tells under these paths."""
+    if not paths or series_instance_uid is None:
+        return {}
+    found = await read_series(
+        store, row["archive_id"], row["study_instance_uid"], series_instance_uid
+    )
+    return picked(orjson.loads(found[0].header), paths) if found else {}
 
 
 def _wanted(match: Match) -> frozenset[str | int]:

@@ -1,6 +1,8 @@
 """QIDO-RS: the Search transaction (PS3.18 §10.6, parameters §8.3.4)."""
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
@@ -10,24 +12,21 @@ from starlette.responses import Response
 from bfr_core import study_search
 from bfr_core.errors import Invalid
 from bfr_core.instances import Dataset
-from bfr_core.matching import Match
-from bfr_dicomweb.datasets import warn
-from bfr_dicomweb.resources import (
-    Target,
-    choose_json,
-    json_answer,
-    target_of,
-    with_bulk_data_uris,
-)
+from bfr_core.matching import Match, Semantics
+from bfr_core.return_attributes import OF_SERIES, OF_STUDY
+from bfr_dicomweb.datasets import MANY_OFFERS, datasets_answer, warn
+from bfr_dicomweb.media_types import Offer, choose
+from bfr_dicomweb.resources import Target, accepted_by, target_of, with_bulk_data_uris
 
 DOOR = "QIDO-RS"
+LEVELS = ("studies", "series", "instances")
 HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
-# Extensions of the search that are optional to us: what is said when one is asked for.
-UNSUPPORTED = {
-    "fuzzymatching": "Only literal matching has been performed.",
-    "emptyvaluematching": "Empty values have matched everything.",
-    "multiplevaluematching": "Only single values have been matched.",
-}
+# How values are compared beside literally (§8.3.4.2 and, with them, PS3.4 §C.2.2.2.7 and .8).
+MATCHING = ("fuzzymatching", "emptyvaluematching", "multiplevaluematching")
+# In these a backslash is a character like any other (PS3.5 §6.2).
+SINGLE_VALUED = frozenset({"ST", "LT", "UT", "UR"})
+
+Search = Callable[..., Awaitable[list[Dataset]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,61 +34,46 @@ class Query:
     """The parameters of a search."""
 
     matches: list[Match]
-    includefield: list[str]  # tags
+    includefield: list[str]  # tags, with those of sequences on the way by "."
     include_all: bool
+    semantics: Semantics
     limit: int
     offset: int
     limited_by_server: bool
-    warnings: list[str]
 
 
 async def search_studies(request: Request) -> Response:
     """Answer a search for studies (§10.6.1.1)."""
-    target = await target_of(request)
-    media_type = choose_json(request)
-    query = read_query(request, target)
-    found = await study_search.search_studies(
-        target.store,
-        target.access,
-        DOOR,
-        archive_id=target.archive_id,
-        matches=query.matches,
-        limit=query.limit + 1,
-        offset=query.offset,
-    )
-    for study in found:
-        study["00081190"] = _url(request, f"{target.root}/studies/{_uid(study, '0020000D')}")
-    return await _answer(request, media_type, query, [_json(study) for study in found])
+    return await _search(request, study_search.search_studies, OF_STUDY, ("0020000D",))
 
 
 async def search_series(request: Request) -> Response:
     """Answer a search for series, of one study or of all (§10.6.1.2)."""
-    target = await target_of(request)
-    media_type = choose_json(request)
-    query = read_query(request, target)
-    found = await study_search.search_series(
-        target.store,
-        target.access,
-        DOOR,
-        archive_id=target.archive_id,
-        matches=query.matches,
-        limit=query.limit + 1,
-        offset=query.offset,
-        with_study=query.include_all or "study" not in request.path_params,
-        includefield=query.includefield,
-    )
-    for series in found:
-        path = f"{target.root}/studies/{_uid(series, '0020000D')}/series/{_uid(series, '0020000E')}"
-        series["00081190"] = _url(request, path)
-    return await _answer(request, media_type, query, [_json(series) for series in found])
+    return await _search(request, study_search.search_series, OF_SERIES, ("0020000D", "0020000E"))
 
 
 async def search_instances(request: Request) -> Response:
     """Answer a search for instances, of a series, of a study or of all (§10.6.1.3)."""
+    levels = ("0020000D", "0020000E", "00080018")
+    return await _search(request, study_search.search_instances, frozenset(), levels)
+
+
+async def _search(
+    request: Request, search: Search, from_header: frozenset[str], levels: Sequence[str]
+) -> Response:
+    """Answer a search whose matches have these UIDs.
+
+    `from_header` are attributes that are read from objects: fewer matches make an answer then.
+    """
     target = await target_of(request)
-    media_type = choose_json(request)
-    query = read_query(request, target)
-    found = await study_search.search_instances(
+    offer = choose(accepted_by(request), MANY_OFFERS)
+    query = read_query(request, target, from_header)
+    options: dict[str, Any] = {}
+    if len(levels) > 1:
+        options["with_study"] = query.include_all or "study" not in request.path_params
+    if len(levels) > 2:
+        options["with_series"] = query.include_all or "series" not in request.path_params
+    found = await search(
         target.store,
         target.access,
         DOOR,
@@ -98,60 +82,80 @@ async def search_instances(request: Request) -> Response:
         limit=query.limit + 1,
         offset=query.offset,
         includefield=query.includefield,
-        with_study=query.include_all or "study" not in request.path_params,
-        with_series=query.include_all or "series" not in request.path_params,
+        semantics=query.semantics,
+        **options,
     )
     bodies = []
-    for instance in found:
-        path = (
-            f"{target.root}/studies/{_uid(instance, '0020000D')}"
-            f"/series/{_uid(instance, '0020000E')}/instances/{_uid(instance, '00080018')}"
-        )
-        instance["00081190"] = _url(request, path)
-        bodies.append(with_bulk_data_uris(_json(instance), path))
-    return await _answer(request, media_type, query, bodies)
+    for one in found:
+        uids = [str(one[tag]["Value"][0]) for tag in levels]
+        path = target.root + "".join(map("/{}/{}".format, LEVELS, uids))
+        one["00081190"] = {"vr": "UR", "Value": [str(request.base_url).rstrip("/") + path]}
+        bodies.append(with_bulk_data_uris(orjson.dumps(dict(sorted(one.items()))), path))
+    return await answer_page(request, offer, query, bodies)
 
 
-def read_query(request: Request, target: Target) -> Query:
+async def answer_page(
+    request: Request, offer: Offer, query: Query, found: Sequence[bytes]
+) -> Response:
+    """Return the answer of a search that was asked for one match more than the page holds."""
+    page = found[: query.limit]
+    response = await datasets_answer(request, offer, page) if page else Response(status_code=204)
+    if len(found) > query.limit and query.limited_by_server:
+        warn(response, "There are additional results that can be requested.")
+    return response
+
+
+def read_query(
+    request: Request, target: Target, from_header: frozenset[str] = frozenset()
+) -> Query:
     """Return the search that the query string and the path ask for.
 
     Raises Invalid naming the parameter that is unknown or has a bad value.
     """
-    maximum = target.store.settings.search_results_max
-    matches = []
+    settings = target.store.settings
+    parameters = request.query_params.multi_items()
+    if len(parameters) > settings.search_parameters_max:
+        raise Invalid(f"a search has at most {settings.search_parameters_max} parameters")
+    sent: list[tuple[str, str]] = []
     includefield: list[str] = []
     include_all = False
     limit: int | None = None
     offset = 0
-    warnings = []
-    for name, value in request.query_params.multi_items():
+    matching = dict.fromkeys(MATCHING, False)
+    for name, value in parameters:
         if name == "limit":
             limit = _whole(name, value)
         elif name == "offset":
             offset = _whole(name, value)
-        elif name in UNSUPPORTED:
+        elif name in matching:
             if value not in ("true", "false"):
                 raise Invalid(f"{name} is true or false, not {value!r}")
-            if value == "true":
-                warnings.append(f"The {name} parameter is not supported. {UNSUPPORTED[name]}")
+            matching[name] = value == "true"
         elif name == "includefield":
             include_all = include_all or "all" in value.split(",")
             includefield += [_tag(part) for part in value.split(",") if part and part != "all"]
         elif name != "accept":
-            tag = _tag(name)
-            matches.append(Match(tag, _values(tag, value)))
+            sent.append((_tag(name), value))
+    several = matching["multiplevaluematching"]
+    matches = [Match(tag, _values(tag, value, several)) for tag, value in sent]
     for parameter, tag in (("study", "0020000D"), ("series", "0020000E")):
         if parameter in request.path_params:
             matches.append(Match(tag, (request.path_params[parameter],)))
-    by_server = limit is None or limit > maximum
+    if include_all:
+        includefield += sorted(from_header)
+    maximum = settings.search_results_max
+    if from_header.intersection(path[:8] for path in includefield):
+        maximum = min(maximum, settings.search_headers_max)
     return Query(
         matches=matches,
         includefield=includefield,
         include_all=include_all,
+        semantics=Semantics(
+            fuzzy_names=matching["fuzzymatching"], empty_values=matching["emptyvaluematching"]
+        ),
         limit=maximum if limit is None else min(limit, maximum),
         offset=offset,
-        limited_by_server=by_server,
-        warnings=warnings,
+        limited_by_server=limit is None or limit > maximum,
     )
 
 
@@ -166,23 +170,8 @@ def read_filter(text: str) -> list[Match]:
         if not equals:
             raise Invalid(f"{pair[:64]!r} in filter is no attribute=value")
         tag = _tag(name.strip())
-        matches.append(Match(tag, _values(tag, value)))
+        matches.append(Match(tag, _values(tag, value, several=False)))
     return matches
-
-
-async def _answer(request: Request, media_type: str, query: Query, found: list[bytes]) -> Response:
-    warnings = list(query.warnings)
-    if len(found) > query.limit:
-        found = found[: query.limit]
-        if query.limited_by_server:
-            warnings.append("There are additional results that can be requested.")
-    if found:
-        response = await json_answer(request, b"[" + b",".join(found) + b"]", media_type)
-    else:
-        response = Response(status_code=204)
-    for warning in warnings:
-        warn(response, warning)
-    return response
 
 
 def _tag(name: str) -> str:
@@ -198,30 +187,18 @@ def _step(step: str, name: str) -> str:
     raise Invalid(f"{name!r} is no attribute: give a keyword or eight hexadecimal digits")
 
 
-def _values(tag: str, value: str) -> tuple[str, ...]:
+def _values(tag: str, value: str, several: bool) -> tuple[str, ...]:
+    """Return the values of which one is to match: of UIDs always, else where that is asked for."""
     try:
-        is_uid = dictionary_VR(int(tag.rpartition(".")[2], 16)) == "UI"
+        vr = dictionary_VR(int(tag.rpartition(".")[2], 16))
     except KeyError:
-        is_uid = False
-    if is_uid:
+        vr = ""
+    if vr == "UI":
         return tuple(value.replace("\\", ",").split(","))
-    return (value,)
+    return tuple(value.split("\\")) if several and vr not in SINGLE_VALUED else (value,)
 
 
 def _whole(name: str, value: str) -> int:
     if not value.isascii() or not value.isdigit() or len(value) > 9:
         raise Invalid(f"{name} is a whole number, not {value!r}")
     return int(value)
-
-
-def _json(dataset: Dataset) -> bytes:
-    return orjson.dumps(dict(sorted(dataset.items())))
-
-
-def _uid(dataset: Dataset, tag: str) -> str:
-    return str(dataset[tag]["Value"][0])
-
-
-def _url(request: Request, path: str) -> dict[str, object]:
-    base = str(request.base_url).rstrip("/")
-    return {"vr": "UR", "Value": [base + path]}

@@ -9,12 +9,13 @@ from starlette.responses import Response
 
 from bfr_core import workitems
 from bfr_core.instances import Dataset
+from bfr_core.matching import LITERAL
 from bfr_core.workitem_attributes import RETURNED
 from bfr_core.workitem_states import Status
 from bfr_core.workitems import WorkitemRefused
 from bfr_dicomweb.datasets import MANY_OFFERS, ONE_OFFERS, datasets_answer, read_dataset, warn
-from bfr_dicomweb.media_types import Offer, choose
-from bfr_dicomweb.qido import Query, read_query
+from bfr_dicomweb.media_types import choose
+from bfr_dicomweb.qido import Query, answer_page, read_query
 from bfr_dicomweb.resources import Target, accepted_by, archive_to_store_in, target_of
 
 DOOR = "UPS-RS"
@@ -66,7 +67,7 @@ async def retrieve_workitem(request: Request) -> Response:
     workitem = await workitems.retrieve_workitem(
         target.store, target.access, DOOR, target.archive_id, request.path_params["workitem"]
     )
-    return await _answer(request, offer, [workitem])
+    return await datasets_answer(request, offer, [orjson.dumps(workitem)])
 
 
 async def update_workitem(request: Request) -> Response:
@@ -151,13 +152,13 @@ async def search_workitems(request: Request) -> Response:
         limit=query.limit + 1,
         offset=query.offset,
     )
-    more = len(found) > query.limit
-    found = [_returned(dataset, query) for dataset in found[: query.limit]]
-    response = await _answer(request, offer, found) if found else Response(status_code=204)
-    for warning in query.warnings:
-        warn(response, warning)
-    if more and query.limited_by_server:
-        warn(response, "There are additional results that can be requested.")
+    bodies = [orjson.dumps(_returned(dataset, query)) for dataset in found]
+    response = await answer_page(request, offer, query, bodies)
+    if query.semantics != LITERAL:
+        # The sentence of the standard, for both (§8.3.4.2).
+        name = "fuzzymatching" if query.semantics.fuzzy_names else "emptyvaluematching"
+        text = "parameter is not supported. Only literal matching has been performed."
+        warn(response, f"The {name} {text}")
     return response
 
 
@@ -203,7 +204,3 @@ async def _read_workitem(
         max_depth=settings.header_max_depth,
         may_be_empty=may_be_empty,
     )
-
-
-async def _answer(request: Request, offer: Offer, found: list[Dataset]) -> Response:
-    return await datasets_answer(request, offer, [orjson.dumps(one) for one in found])

@@ -173,8 +173,8 @@ async def test_a_retrieval_by_what_is_no_uid_finds_nothing(store: Store, house: 
 
 async def test_an_attribute_that_is_no_key_is_named(store: Store) -> None:
     for tag, said in (
-        ("00101010", r"PatientAge \(00101010\) is no search key"),
-        ("00091001", "00091001 is no search key"),
+        ("00101010", r"PatientAge \(00101010\) is a search key of instances only where"),
+        ("00091001", "00091001 is a search key of instances only where"),
         ("00400275.00400007", "RequestAttributesSequence.ScheduledProcedureStepDescription"),
     ):
         with pytest.raises(Invalid, match=said):

@@ -13,11 +13,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
-from tests.dicomweb.conftest import Web, new_settings, running
+from tests.dicomweb.conftest import Web, new_settings, parts_of, running
 from tests.samples import ct_instance, ct_series, mr_instance, part10_bytes, sr_report
 
 from bfr_core.pixels import PixelPool
 from bfr_core.postgres import Cluster
+from bfr_dicomweb.dicom_xml import read_xml, write_xml
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -118,6 +119,7 @@ async def index(
     for number, one in enumerate(slices):
         one.private_block(0x0099, "BFR TEST", create=True).add_new(0x01, "OB", bytes(2000))
         one.ImageComments = f"Bild {number}"
+        one.PatientAge, one.Manufacturer = "060Y", "Provbolaget"
     report = sr_report(SeriesNumber=900, StudyDescription="DT thorax", **uid)
     magnet = mr_instance(SeriesNumber=5, **uid)
     item = Dataset()
@@ -524,19 +526,118 @@ async def test_a_result_that_the_server_cuts_has_a_warning(
             assert "warning" not in rest.headers
 
 
-@pytest.mark.conforms("PS3.18 §8.3.4.2", "A Warning tells that fuzzy matching is not supported")
+# Matching that is asked for
+
+
+@pytest.mark.conforms("PS3.18 §8.3.4.2", "Names match fuzzily: by words, nearly, in any order")
 @pytest.mark.parametrize(
-    "parameter", ["fuzzymatching", "emptyvaluematching", "multiplevaluematching"]
+    ("name", "expected"),
+    [
+        ("orjan ornberg", {"orjan"}),
+        ("Örnbergh", {"orjan"}),
+        ("marta", {"many"}),
+        ("Xiaodong", {"chinese"}),
+        ("Qqqqq", set()),
+    ],
 )
-async def test_matching_that_is_not_supported_is_told_by_a_warning(
-    index: Index, parameter: str
+async def test_names_match_fuzzily_where_that_is_asked_for(
+    index: Index, name: str, expected: set[str]
 ) -> None:
-    answer = await index.get("/studies", **{parameter: "true"})
-    assert answer.status_code == 200
-    assert answer.headers["warning"].startswith(
-        f'299 BFR "The {parameter} parameter is not supported.'
+    assert await index.found(PatientName=name, fuzzymatching="true") == expected
+    assert await index.found(PatientName=name, fuzzymatching="false") == set()
+
+
+@pytest.mark.conforms("PS3.4 §C.2.2.2.7", "Two quotation marks match what is empty")
+async def test_what_is_empty_is_found_where_that_is_asked_for(index: Index) -> None:
+    for keyword in ("PatientName", "PatientID", "StudyDate", "StudyTime"):
+        assert "bare" in await index.found(**{keyword: '""', "emptyvaluematching": "true"})
+    assert await index.found(AccessionNumber='""', emptyvaluematching="true") >= {"chinese", "bare"}
+    assert await index.found(AccessionNumber='""') == set()
+    study = f"/studies/{index.series[0].StudyInstanceUID}"
+    found = await index.get(
+        f"{study}/instances", ImageComments='""', emptyvaluematching="true", Modality="MR"
     )
-    assert "warning" not in (await index.get("/studies", **{parameter: "false"})).headers
+    assert values(found, "00080018") == [index.magnet.SOPInstanceUID]
+
+
+@pytest.mark.conforms("PS3.4 §C.2.2.2.8", "A backslash parts values of which one must match")
+async def test_one_of_several_values_matches_where_that_is_asked_for(index: Index) -> None:
+    two = {"PatientID": "P-3\\P-4"}
+    assert await index.found(**two, multiplevaluematching="true") == {"chinese", "old"}
+    assert await index.found(**two) == set()
+    days = await index.found(StudyDate="20240101\\-00011231", multiplevaluematching="true")
+    assert days == {"chinese", "old"}
+
+
+@pytest.mark.conforms("PS3.18 §8.3.4.1", "Instances of a study match by any attribute")
+async def test_instances_of_a_study_match_by_any_attribute(index: Index) -> None:
+    one = index.series[1]
+    study = f"/studies/{one.StudyInstanceUID}"
+
+    async def found(**params: str) -> list[str]:
+        return values(await index.get(f"{study}/instances", **params), "00080018")
+
+    assert await found(ImageComments="Bild 1") == [one.SOPInstanceUID]
+    assert await found(ImageComments="Bild*", InstanceNumber="2") == [one.SOPInstanceUID]
+    assert await found(Rows=str(index.magnet.Rows), Modality="MR") == [index.magnet.SOPInstanceUID]
+    assert await found(**{"ConceptNameCodeSequence.CodeValue": "*"}) != []
+    assert await found(**{"ConceptNameCodeSequence.CodeValue": "nothing"}) == []
+    assert await found(**{"0099xx01".replace("xx", "10"): "x"}) == []
+
+
+# What is told beside the table
+
+
+@pytest.mark.conforms("PS3.18 §8.3.4.3", "includefield adds what only a header tells of the level")
+async def test_attributes_beyond_the_index_are_told_of_studies_and_series(index: Index) -> None:
+    one = index.series[0]
+    uid = {"StudyInstanceUID": str(one.StudyInstanceUID)}
+    [plain] = (await index.get("/studies", **uid)).json()
+    assert "00101010" not in plain
+    asked = {"includefield": "PatientAge,Manufacturer,ImageComments"}
+    [study] = (await index.get("/studies", **uid, **asked)).json()
+    assert study["00101010"]["Value"] == ["060Y"]
+    assert "00080070" not in study, "the manufacturer is one series' own"
+    assert "00204000" not in study, "comments are one image's own"
+    found = await index.get(f"/studies/{one.StudyInstanceUID}/series", **asked, Modality="CT")
+    [series] = found.json()
+    assert series["00080070"]["Value"] == [one.Manufacturer]
+    assert "00204000" not in series
+    [everything] = (
+        await index.get(
+            f"/studies/{one.StudyInstanceUID}/series", includefield="all", Modality="CT"
+        )
+    ).json()
+    assert everything["00080070"]["Value"] == [one.Manufacturer]
+    assert everything["00100020"]["Value"] == ["P-5"]
+
+
+@pytest.mark.conforms("PS3.18 §8.3.4.3", "includefield with a path gives that of each item")
+async def test_a_path_gives_that_of_each_item(index: Index) -> None:
+    study = f"/studies/{index.magnet.StudyInstanceUID}"
+    for level in ("series", "instances"):
+        found = await index.get(
+            f"{study}/{level}",
+            Modality="MR",
+            includefield="RequestAttributesSequence.RequestedProcedureID",
+        )
+        [one] = found.json()
+        items = one["00400275"]["Value"]
+        if level == "instances":
+            assert items == [{}, {"00401001": {"vr": "SH", "Value": ["RP9"]}}]
+        assert items[1]["00401001"]["Value"] == ["RP9"]
+
+
+async def test_headers_are_read_for_fewer_matches(
+    cluster: Cluster, pixels: PixelPool, tmp_path: Path
+) -> None:
+    with new_settings(cluster, tmp_path, search_headers_max=2) as chosen:
+        async with running(chosen, pixels) as web:
+            await web.stow(*(part10_bytes(ct_instance()) for _ in range(3)))
+            answer = await web.client.get(f"{ROOT}/studies?includefield=PatientAge")
+            assert len(answer.json()) == 2
+            assert answer.headers["warning"].startswith("299 ")
+            assert len((await web.client.get(f"{ROOT}/studies")).json()) == 3
 
 
 # What is refused
@@ -601,13 +702,9 @@ async def test_a_path_with_something_else_than_a_uid_is_told(index: Index) -> No
         assert (await index.get(path)).status_code == 400
 
 
-@pytest.mark.conforms("PS3.18 §8.7.4", "Search results are DICOM JSON")
-async def test_results_come_as_json_only(index: Index) -> None:
-    for accept in (
-        "application/dicom+xml",
-        'multipart/related; type="application/dicom+xml"',
-        "text/html",
-    ):
+@pytest.mark.conforms("PS3.18 §8.7.4", "Search results are DICOM JSON, or XML in parts")
+async def test_results_come_as_json_or_xml(index: Index) -> None:
+    for accept in ("application/dicom+xml", "text/html"):
         answer = await index.get("/studies", accept)
         assert answer.status_code == 406
         assert answer.headers["content-type"] == "application/problem+json"
@@ -615,6 +712,21 @@ async def test_results_come_as_json_only(index: Index) -> None:
     assert plain.headers["content-type"] == "application/json"
     asked = await index.get("/studies?accept=application/dicom%2Bjson", "text/html")
     assert asked.status_code == 200
+    for level in ("/studies", "/series", "/instances"):
+        found = (await index.get(level)).json()
+        xml = await index.get(level, 'multipart/related; type="application/dicom+xml"')
+        parts = parts_of(xml)
+        assert {headers["content-type"] for headers, _ in parts} == {"application/dicom+xml"}
+        assert [read_xml(body, 10) for _, body in parts] == [
+            read_xml(write_xml(one), 10) for one in found
+        ]
+
+
+async def test_too_many_parameters_are_told(index: Index) -> None:
+    many = "&".join(["includefield=PatientAge"] * 2_000)
+    answer = await index.get(f"/studies?{many}")
+    assert answer.status_code == 400
+    assert "at most 1000 parameters" in answer.json()["detail"]
 
 
 async def test_a_search_is_on_record_without_its_values(index: Index) -> None:
