@@ -6,7 +6,7 @@ from random import Random
 
 from bench.index.people import COMMON, Person, person
 from bench.index.studies import ARCHIVE_SHARES, Population, SyntheticStudy
-from bfr_core import events, locator, patients, statistics, study_search
+from bfr_core import events, instance_search, locator, patients, statistics, study_search
 from bfr_core.access import operator
 from bfr_core.matching import Match
 from bfr_core.store import Store
@@ -134,7 +134,7 @@ def _series_by_uid(about: About) -> Ask:
 
 
 def _instances(*matches: Match) -> Ask:
-    return lambda store: study_search.search_instances(
+    return lambda store: instance_search.search_instances(
         store,
         READER,
         "QIDO-RS",

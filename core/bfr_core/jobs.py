@@ -316,11 +316,12 @@ async def notify_availability(context: JobContext, study_id: int, dicom_node_id:
 @app.task(name="daily", pass_context=True, retry=RETRY, queueing_lock="daily")
 async def daily(context: JobContext, timestamp: int) -> None:
     """Make the audit partitions of the coming months, drop old finished jobs, try failed ones."""
-    from bfr_core import workitem_reports, workitems
+    from bfr_core import search_positions, workitem_reports, workitems
 
     settings = _store(context).settings
     async with _store(context).database.transaction() as tx:
         await tx.run(CREATE_AUDIT_PARTITIONS)
+        await search_positions.delete_old(tx)
         await workitems.delete_old(tx, settings.workitem_keep_days)
         await workitem_reports.delete_old(tx, settings.workitem_report_keep_hours)
     await app.job_manager.delete_old_jobs(nb_hours=KEEP_FINISHED_HOURS)

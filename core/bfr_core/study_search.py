@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from pydicom.datadict import keyword_for_tag
 
-from bfr_core import audit, dataset_matching, policy
+from bfr_core import audit, policy
 from bfr_core.access import Access
-from bfr_core.dataset_matching import are_empty, header_keys
 from bfr_core.errors import Invalid
 from bfr_core.instances import Dataset
 from bfr_core.matching import (
@@ -17,16 +16,20 @@ from bfr_core.matching import (
     Conditions,
     Match,
     Semantics,
-    checked_uid,
-    parse_integer,
 )
 from bfr_core.narrowing import narrow
 from bfr_core.retrieval import read_series
 from bfr_core.return_attributes import OF_SERIES, OF_STUDY, beyond_index, picked
+from bfr_core.search_positions import (
+    Position,
+    add_after,
+    digest_of,
+    find_position,
+    keep_position,
+)
 from bfr_core.search_results import (
     SERIES_TAGS,
     STUDY_TAGS,
-    instance_dataset,
     patient_counts_dataset,
     patient_dataset,
     series_dataset,
@@ -75,11 +78,6 @@ ALL_KEYS = {**STUDY_KEYS, **SERIES_KEYS}
 # that the study tells.
 MOMENTS = (("00080020", "00080030"), ("00400244", "00400245"))
 TIMEZONE = "study.timezone_offset"
-SOP_CLASS_UID, SOP_INSTANCE_UID, INSTANCE_NUMBER = "00080016", "00080018", "00200013"
-INSTANCE_KEYS = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID, INSTANCE_NUMBER})
-# What leads to few enough headers for them to be looked through.
-NAMING = frozenset({"0020000D", "0020000E", SOP_INSTANCE_UID})
-
 PATIENT_COLUMNS = """
     patient.patient_identifier, patient.issuer, patient.name, patient.birth_date, patient.sex
 """
@@ -114,7 +112,7 @@ COUNTS_OF_PATIENTS = """
     FROM study WHERE patient_id = ANY(%(patient_ids)s) GROUP BY patient_id
 """
 STUDIES = f"""
-    SELECT study.patient_id, study.archive_id, {PATIENT_COLUMNS}, {STUDY_COLUMNS}
+    SELECT study.patient_id, study.archive_id, study.study_id, {PATIENT_COLUMNS}, {STUDY_COLUMNS}
     FROM study JOIN patient USING (patient_id)
     WHERE {{where}}
     ORDER BY study.study_date DESC NULLS LAST, study.study_id DESC
@@ -129,7 +127,8 @@ FIRST_SERIES = """
     ORDER BY study_id, series_id
 """
 SERIES = f"""
-    SELECT study.archive_id, {PATIENT_COLUMNS}, {STUDY_COLUMNS}, {SERIES_COLUMNS}
+    SELECT study.archive_id, study.study_id, series.series_id, {PATIENT_COLUMNS},
+        {STUDY_COLUMNS}, {SERIES_COLUMNS}
     FROM study JOIN patient USING (patient_id) JOIN series USING (study_id)
     WHERE {{where}}
     ORDER BY study.study_date DESC NULLS LAST, study.study_id DESC,
@@ -141,7 +140,6 @@ RECORDED = f"""
     WITH found AS MATERIALIZED ({{search}}), recorded AS ({audit.RECORD_SEARCH})
     SELECT * FROM found
 """
-SERIES_PAGE = 200
 
 
 async def search_patients(
@@ -161,11 +159,11 @@ async def search_patients(
     `with_counts` adds how many studies, series and instances each has. Raises Invalid naming an
     attribute that is no key of this level or a value that is none.
     """
-    conditions = _conditions(
+    conditions = conditions_of(
         access, archive_id, matches, PATIENT_KEYS, semantics, "patient.archive_id"
     )
     record = audit.search_params(access, door, archive_id, [match.tag for match in matches])
-    rows = await _recorded_rows(store, PATIENTS, conditions, limit, offset, record)
+    rows = await recorded_rows(store, PATIENTS, conditions, limit, offset, record)
     ids = [patient_id for row in rows for patient_id in row["patient_ids"]]
     counts = await _counts(store, ids) if with_counts else {}
     return [
@@ -189,18 +187,21 @@ async def search_studies(
     includefield: Sequence[str] = (),
     semantics: Semantics = LITERAL,
     with_patient_counts: bool = False,
+    paged: bool = False,
 ) -> list[Dataset]:
     """Return the matching studies, newest first, as DICOM JSON (PS3.18 table 10.6.3-3).
 
+    `paged`: all but the last are a page, and the caller may come back for the one behind it.
     `includefield` names further attributes of study and patient, which are read from a header.
     `with_patient_counts` adds how many studies, series and instances the patient has. Raises
     Invalid naming an attribute that is no key of this level or a value that is none.
     """
-    conditions = _conditions(access, archive_id, matches, STUDY_KEYS, semantics)
+    conditions = conditions_of(access, archive_id, matches, STUDY_KEYS, semantics)
     record = audit.search_params(access, door, archive_id, [match.tag for match in matches])
     await narrow(store.database, conditions, matches)
     further = beyond_index(includefield, STUDY_TAGS, OF_STUDY)
-    rows = await _recorded_rows(store, STUDIES, conditions, limit, offset, record)
+    search = digest_of(access, "study", archive_id, matches, semantics) if paged else None
+    rows = await _page(store, STUDIES, conditions, limit, offset, record, search)
     first_series = await _first_series(store, rows) if further else {}
     ids = [row["patient_id"] for row in rows]
     counts = await _counts(store, ids) if with_patient_counts else {}
@@ -226,20 +227,22 @@ async def search_series(
     with_study: bool,
     includefield: Sequence[str] = (),
     semantics: Semantics = LITERAL,
+    paged: bool = False,
 ) -> list[Dataset]:
-    """Return the matching series as DICOM JSON (PS3.18 table 10.6.3-4).
+    """Return the matching series as DICOM JSON (PS3.18 table 10.6.3-4), `paged` as for studies.
 
     `with_study` adds the attributes of study and patient, `includefield` those of them that it
     names, and what only a header tells of the series. Raises Invalid as for studies.
     """
-    conditions = _conditions(access, archive_id, matches, ALL_KEYS, semantics)
+    conditions = conditions_of(access, archive_id, matches, ALL_KEYS, semantics)
     record = audit.search_params(access, door, archive_id, [match.tag for match in matches])
     await narrow(store.database, conditions, matches)
-    rows = await _recorded_rows(store, SERIES, conditions, limit, offset, record)
+    search = digest_of(access, "series", archive_id, matches, semantics) if paged else None
+    rows = await _page(store, SERIES, conditions, limit, offset, record, search)
     further = beyond_index(includefield, STUDY_TAGS | SERIES_TAGS, OF_SERIES)
     return [
         {
-            **_chosen(study_dataset(row), includefield, everything=with_study),
+            **chosen(study_dataset(row), includefield, everything=with_study),
             **series_dataset(row),
             **await _from_header(store, row, row["series_instance_uid"], further),
         }
@@ -247,80 +250,7 @@ async def search_series(
     ]
 
 
-async def search_instances(
-    store: "Store",
-    access: Access,
-    door: str,
-    *,
-    archive_id: int | None,
-    matches: Sequence[Match],
-    limit: int,
-    offset: int,
-    includefield: Sequence[str],
-    with_study: bool = False,
-    with_series: bool = False,
-    semantics: Semantics = LITERAL,
-) -> list[Dataset]:
-    """Return the matching instances as DICOM JSON (PS3.18 table 10.6.3-5).
-
-    `includefield` names further attributes by tag, of the instance, its series or its study;
-    `with_study` and `with_series` add all of theirs. A BulkDataURI is "bulkdata/<path>".
-    Raises Invalid as for studies.
-    """
-    own = [match for match in matches if match.tag in INSTANCE_KEYS]
-    parents = [match for match in matches if match.tag in ALL_KEYS]
-    others = [
-        match for match in matches if match.tag not in ALL_KEYS and match.tag not in INSTANCE_KEYS
-    ]
-    if others and not any(match.tag in NAMING and any(match.values) for match in matches):
-        raise Invalid(
-            f"{_name_of(others[0].tag)} is a search key of instances only where study, series or"
-            " instance is named"
-        )
-    keys, empty = header_keys(others, semantics)
-    conditions = _conditions(access, archive_id, parents, ALL_KEYS, semantics)
-    tests = [(match.tag, _wanted(match)) for match in own]
-    for tag, wanted in tests:
-        if tag == SOP_INSTANCE_UID and wanted:
-            # Without this a search for one instance would look through every series.
-            conditions.add_instances([str(uid) for uid in wanted])
-    await narrow(store.database, conditions, parents)
-    record = audit.search_params(access, door, archive_id, [match.tag for match in matches])
-    page = await _recorded_rows(store, SERIES, conditions, SERIES_PAGE, 0, record)
-    result: list[Dataset] = []
-    skipped = 0
-    series_offset = 0
-    while len(result) < limit:
-        for series in page:
-            above = {
-                **_chosen(study_dataset(series), includefield, everything=with_study),
-                **_chosen(series_dataset(series), includefield, everything=with_series),
-            }
-            for found in await read_series(
-                store,
-                series["archive_id"],
-                series["study_instance_uid"],
-                series["series_instance_uid"],
-            ):
-                dataset = orjson.loads(found.header)
-                if not all(_matches(dataset, tag, wanted) for tag, wanted in tests):
-                    continue
-                if not dataset_matching.matches(dataset, keys) or not are_empty(dataset, empty):
-                    continue
-                if skipped < offset:
-                    skipped += 1
-                elif len(result) < limit:
-                    result.append({**above, **instance_dataset(found, dataset, includefield)})
-            if len(result) >= limit:
-                break
-        if len(page) < SERIES_PAGE:
-            break
-        series_offset += SERIES_PAGE
-        page = await _rows(store, SERIES, conditions, SERIES_PAGE, series_offset)
-    return result
-
-
-def _conditions(
+def conditions_of(
     access: Access,
     archive_id: int | None,
     matches: Sequence[Match],
@@ -328,6 +258,10 @@ def _conditions(
     semantics: Semantics,
     archive_column: str = "study.archive_id",
 ) -> Conditions:
+    """Return what a match of the keys, in what the caller may read, has to be.
+
+    Raises Invalid naming an attribute that is none of the keys, or a value that is none.
+    """
     conditions = Conditions(semantics)
     archive_ids = policy.visible_archives(access, archive_id)
     if archive_ids is not None:
@@ -343,7 +277,7 @@ def _conditions(
     for match in left:
         column = keys.get(match.tag)
         if column is None:
-            raise Invalid(f"{_name_of(match.tag)} is no search key at this level")
+            raise Invalid(f"{name_of(match.tag)} is no search key at this level")
         conditions.add(column, match)
     return conditions
 
@@ -353,15 +287,34 @@ def _only(matches: Sequence[Match], tag: str) -> Match | None:
     return found[0] if len(found) == 1 else None
 
 
-async def _rows(
-    store: "Store", sql: str, conditions: Conditions, limit: int, offset: int
+async def _page(
+    store: "Store",
+    sql: str,
+    conditions: Conditions,
+    limit: int,
+    offset: int,
+    record: Mapping[str, object],
+    search: bytes | None,
 ) -> list[dict[str, Any]]:
-    sql = sql.format(where=conditions.where())
-    async with store.database.statement() as tx:
-        return await tx.rows(sql, **conditions.params, limit=limit, offset=offset)
+    """Return the rows at the offset; of a search with a digest, those behind the page before."""
+    if search is None:
+        return await recorded_rows(store, sql, conditions, limit, offset, record)
+    position = await find_position(store.database, search, offset) if offset else None
+    if position is not None:
+        add_after(conditions, position)
+    skipped = 0 if position is not None else offset
+    rows = await recorded_rows(store, sql, conditions, limit, skipped, record)
+    page = rows[: limit - 1]  # one more was asked for, to see whether there is a next
+    if page and (offset or len(page) == limit - 1):
+        last = page[-1]
+        place = Position(
+            last["study_date"], last["study_id"], last.get("series_number"), last.get("series_id")
+        )
+        await keep_position(store.database, search, offset + len(page), place)
+    return rows
 
 
-async def _recorded_rows(
+async def recorded_rows(
     store: "Store",
     sql: str,
     conditions: Conditions,
@@ -389,14 +342,15 @@ def _counted(counts: Mapping[int, tuple[int, int, int]], patient_ids: Sequence[i
     return patient_counts_dataset(*(sum(column) for column in zip(*found, strict=True)))
 
 
-def _name_of(tag: str) -> str:
+def name_of(tag: str) -> str:
     """Return the attribute as people know it: its keyword, where it has one, and its tag."""
     steps = tag.split(".")
     keyword = ".".join(keyword_for_tag(int(step, 16)) or step for step in steps)
     return keyword if keyword == tag else f"{keyword} ({tag})"
 
 
-def _chosen(dataset: Dataset, includefield: Sequence[str], *, everything: bool) -> Dataset:
+def chosen(dataset: Dataset, includefield: Sequence[str], *, everything: bool) -> Dataset:
+    """Return everything, or what the paths lead to."""
     return dataset if everything else picked(dataset, includefield)
 
 
@@ -430,15 +384,3 @@ async def _from_header(
         store, row["archive_id"], row["study_instance_uid"], series_instance_uid
     )
     return picked(orjson.loads(found[0].header), paths) if found else {}
-
-
-def _wanted(match: Match) -> frozenset[str | int]:
-    """Return the values of which an instance must have one; none when it may have any."""
-    values = [value for text in match.values if (value := text.strip())]
-    if match.tag == INSTANCE_NUMBER:
-        return frozenset(parse_integer(match.tag, value) for value in values)
-    return frozenset(checked_uid(match.tag, value) for value in values)
-
-
-def _matches(dataset: Dataset, tag: str, wanted: frozenset[str | int]) -> bool:
-    return not wanted or not wanted.isdisjoint(dataset.get(tag, {}).get("Value", []))

@@ -9,7 +9,7 @@ from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
 from starlette.requests import Request
 from starlette.responses import Response
 
-from bfr_core import study_search
+from bfr_core import instance_search, study_search
 from bfr_core.errors import Invalid
 from bfr_core.instances import Dataset
 from bfr_core.matching import Match, Semantics
@@ -55,7 +55,7 @@ async def search_series(request: Request) -> Response:
 async def search_instances(request: Request) -> Response:
     """Answer a search for instances, of a series, of a study or of all (§10.6.1.3)."""
     levels = ("0020000D", "0020000E", "00080018")
-    return await _search(request, study_search.search_instances, frozenset(), levels)
+    return await _search(request, instance_search.search_instances, frozenset(), levels)
 
 
 async def _search(
@@ -83,6 +83,7 @@ async def _search(
         offset=query.offset,
         includefield=query.includefield,
         semantics=query.semantics,
+        paged=True,
         **options,
     )
     bodies = []

@@ -8,7 +8,7 @@ from pydicom import Dataset as Object
 from tests.conftest import House, add_house
 from tests.samples import ct_instance, ct_series, part10_bytes
 
-from bfr_core import patients, study_search
+from bfr_core import instance_search, patients, study_search
 from bfr_core.access import Access, operator
 from bfr_core.errors import Invalid, NotFound
 from bfr_core.instances import Dataset
@@ -45,7 +45,7 @@ async def seal_all(store: Store) -> None:
 async def instances(
     store: Store, *matches: Match, access: Access = READER, limit: int = 1000, offset: int = 0
 ) -> list[str]:
-    found = await study_search.search_instances(
+    found = await instance_search.search_instances(
         store,
         access,
         "test",
@@ -78,7 +78,9 @@ async def test_a_caller_finds_only_what_its_archives_hold(store: Store, house: H
         scope: dict[str, Any] = {"archive_id": archive_id, "matches": (), "limit": 10, "offset": 0}
         studies = await study_search.search_studies(store, access, "test", **scope)
         series = await study_search.search_series(store, access, "test", **scope, with_study=False)
-        found = await study_search.search_instances(store, access, "test", **scope, includefield=())
+        found = await instance_search.search_instances(
+            store, access, "test", **scope, includefield=()
+        )
         for answer in (studies, series, found):
             assert set(uids(answer, "0020000D")) == expected
     assert [one.patient_id for one in await patients.search_patients(store, NOBODY, "", 9)] == []
@@ -94,7 +96,7 @@ async def test_a_caller_finds_only_what_its_archives_hold(store: Store, house: H
 async def test_pages_of_instances_run_across_many_series(
     store: Store, house: House, monkeypatch: pytest.MonkeyPatch, sealed: bool
 ) -> None:
-    monkeypatch.setattr(study_search, "SERIES_PAGE", 2)
+    monkeypatch.setattr(instance_search, "SERIES_PAGE", 2)
     shared = {"StudyInstanceUID": ct_instance().StudyInstanceUID, "rows": 2, "columns": 2}
     lists = [ct_series(count, SeriesNumber=count, **shared) for count in (1, 2, 3, 1, 2)]
     await keep(store, house, *itertools.chain.from_iterable(lists))
@@ -123,7 +125,7 @@ async def test_one_instance_is_found_without_reading_other_series(
         read.append(series)
         return await read_series(store, archive_id, study, series)
 
-    monkeypatch.setattr(study_search, "read_series", counted)
+    monkeypatch.setattr(instance_search, "read_series", counted)
     match = Match("00080018", (wanted.SOPInstanceUID, "1.2.3"))
     assert await instances(store, match) == [wanted.SOPInstanceUID]
     assert read == [wanted.SeriesInstanceUID]

@@ -503,6 +503,33 @@ async def test_pages_are_complete_and_without_gaps(index: Index, level: str, siz
     assert len(whole) == len(set(whole)) > 1
 
 
+@pytest.mark.conforms("PS3.18 §8.3.4.4", "Pages stay whole while studies arrive")
+@pytest.mark.parametrize("level", ["studies", "series", "instances"])
+async def test_pages_stay_whole_while_studies_arrive(
+    cluster: Cluster, pixels: PixelPool, tmp_path: Path, level: str
+) -> None:
+    uid = {"studies": "0020000D", "series": "0020000E", "instances": "00080018"}[level]
+    days = ["20240103", "20240103", "20240102", "", ""]
+    listed = [ct_series(2, rows=2, columns=2, StudyDate=day) for day in days]
+    number = 3 if level == "instances" else 2
+    with new_settings(cluster, tmp_path) as chosen:
+        async with running(chosen, pixels) as web:
+            await web.stow(*(part10_bytes(one) for series in listed for one in series))
+            whole = values(await web.client.get(f"{ROOT}/{level}"), uid)
+            seen: list[str] = []
+            page = whole[:1]
+            while page and len(seen) <= len(whole):
+                url = f"{ROOT}/{level}?limit={number}&offset={len(seen)}"
+                page = values(await web.client.get(url), uid)
+                seen += page
+                again = values(await web.client.get(url), uid)
+                assert again == page, "a page that is asked for once more is the same"
+                # One that comes before all others.
+                await web.stow(part10_bytes(ct_instance(StudyDate="20250101")))
+            assert [one for one in seen if one in whole] == whole
+            assert len(seen) == len(set(seen))
+
+
 async def test_a_limit_of_nothing_finds_nothing(index: Index) -> None:
     assert (await index.get("/studies", limit="0")).status_code == 204
     assert (await index.get("/instances", limit="0")).status_code == 204

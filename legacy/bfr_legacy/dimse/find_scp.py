@@ -8,7 +8,7 @@ from typing import Any
 from pynetdicom import evt
 from pynetdicom.dimse_primitives import C_FIND
 
-from bfr_core import study_search
+from bfr_core import instance_search, study_search
 from bfr_core.dataset_encoding import encode_dataset
 from bfr_core.errors import ArchiveError, Invalid
 from bfr_core.instances import Dataset
@@ -45,7 +45,7 @@ KEYS = {
     "PATIENT": frozenset(study_search.PATIENT_KEYS),
     "STUDY": frozenset(study_search.STUDY_KEYS),
     "SERIES": frozenset(study_search.ALL_KEYS),
-    "IMAGE": frozenset(study_search.ALL_KEYS) | study_search.INSTANCE_KEYS,
+    "IMAGE": frozenset(study_search.ALL_KEYS) | instance_search.INSTANCE_KEYS,
 }
 ANSWERED = {
     "PATIENT": KEYS["PATIENT"].union(PATIENT_COUNTS),
@@ -203,7 +203,7 @@ def _search(
         )
     if query.level == "SERIES":
         return study_search.search_series(store, peer.access, DOOR, with_study=True, **common)
-    return study_search.search_instances(
+    return instance_search.search_instances(
         store,
         peer.access,
         DOOR,
