@@ -34,6 +34,7 @@ from bfr_core.retrieval import FoundInstance, retrieve_instances
 from bfr_core.store import Store
 from bfr_dicomweb.media_types import (
     APPLICATION_DICOM,
+    APPLICATION_ZIP,
     OCTET_STREAM,
     NotAcceptable,
     Offer,
@@ -58,6 +59,7 @@ from bfr_dicomweb.resources import (
     target_of,
     with_bulk_data_uris,
 )
+from bfr_dicomweb.zip_archive import zip_answer
 
 DOOR = "WADO-RS"
 FRAMES_MAX = 10_000
@@ -75,7 +77,14 @@ async def retrieve(request: Request) -> Response:
     accepted = accepted_by(request)
     syntaxes = dict.fromkeys(one.stored.transfer_syntax_uid for one in found)
     forms = (True, False) if len(found) == 1 else (True,)
-    chosen = choose(accepted, [_as_stored(uid, form) for form in forms for uid in syntaxes])
+    zipped = [Offer(APPLICATION_ZIP, False, uid, when_unnamed=True) for uid in syntaxes]
+    chosen = choose(
+        accepted, [*(_as_stored(uid, form) for form in forms for uid in syntaxes), *zipped]
+    )
+    if chosen.media_type == APPLICATION_ZIP:
+        for offer in zipped:
+            choose(accepted, [offer])
+        return await zip_answer(target.store, await _find(request, target, headers=True))
     for uid in syntaxes:
         # Every object is to be acceptable, not one of them alone.
         choose(accepted, [_as_stored(uid, chosen.multipart)])
