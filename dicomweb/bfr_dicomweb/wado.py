@@ -70,10 +70,10 @@ LITTLE_ENDIAN = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN}
 IDENTITY = {"Cache-Control": "no-store", "Vary": "Accept"}
 
 
-async def retrieve(request: Request) -> Response:
+async def retrieve(request: Request, door: str = DOOR) -> Response:
     """Answer with the objects of a study, a series or one instance, as stored (§10.4.1.1.1)."""
     target = await target_of(request)
-    found = await _find(request, target)
+    found = await _find(request, target, door=door)
     accepted = accepted_by(request)
     syntaxes = dict.fromkeys(one.stored.transfer_syntax_uid for one in found)
     forms = (True, False) if len(found) == 1 else (True,)
@@ -240,12 +240,14 @@ async def read_frame(store: Store, stored: StoredInstance, number: int) -> bytes
     return await asyncio.to_thread(read)
 
 
-async def _find(request: Request, target: Target, *, headers: bool = False) -> list[FoundInstance]:
+async def _find(
+    request: Request, target: Target, *, headers: bool = False, door: str = DOOR
+) -> list[FoundInstance]:
     path = request.path_params
     return await retrieve_instances(
         target.store,
         target.access,
-        DOOR,
+        door,
         archive_id=target.archive_id,
         study_instance_uid=path["study"],
         series_instance_uid=path.get("series"),
