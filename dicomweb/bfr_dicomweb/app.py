@@ -11,6 +11,7 @@ from bfr_core.errors import NotFound
 from bfr_dicomweb import (
     capabilities,
     event_channel,
+    non_patient,
     qido,
     rendered,
     stow,
@@ -63,6 +64,7 @@ RESOURCES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "", wado_uri.retrieve),
     ("GET", "/", wado_uri.retrieve),
     ("GET", "/wado", wado_uri.retrieve),
+    *non_patient.RESOURCES,
     ("GET", "/workitems", ups.search_workitems),
     ("POST", "/workitems", ups.create_workitem),
     ("GET", WORKITEM, ups.retrieve_workitem),
