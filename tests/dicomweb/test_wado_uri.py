@@ -7,6 +7,8 @@ import httpx
 import imagecodecs
 import pytest
 import pytest_asyncio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 from tests.dicomweb.conftest import Web, new_settings, running
@@ -14,7 +16,7 @@ from tests.samples import ct_instance, part10_bytes, sr_report, us_multiframe
 
 from bfr_core.pixels import PixelPool
 from bfr_core.postgres import Cluster
-from bfr_dicomweb.wado_uri import rendered_query
+from bfr_dicomweb.wado_uri import PARAMETERS, rendered_query
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -202,6 +204,19 @@ async def test_the_access_is_on_record_under_its_own_door(shelf: Shelf) -> None:
                 uid=str(shelf.datasets[name].StudyInstanceUID),
             )
             assert doors == [("WADO-URI",)]
+
+
+values = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(["0.5", "1", "0,0,1,1", "image/png", "application/dicom", "1.2.3", "yes", ""]),
+)
+
+
+@settings(max_examples=60)
+@given(query=st.dictionaries(st.sampled_from(sorted(PARAMETERS)), values, max_size=6))
+async def test_no_query_is_a_fault_of_the_server(shelf: Shelf, query: dict[str, str]) -> None:
+    answer = await shelf.get("ct", **query)
+    assert answer.status_code in (200, 400, 404, 406), answer.text
 
 
 @pytest.mark.conforms("PS3.18 §9.5.1.2.5", "A region is told to rendering in pixels of the image")
