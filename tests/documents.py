@@ -12,6 +12,7 @@ from pydicom.datadict import keyword_for_tag
 
 from bfr_core import metrics
 from bfr_core.errors import ArchiveError
+from bfr_core.non_patient_categories import CATEGORIES
 from bfr_core.settings import Settings
 from bfr_dicomweb import app, errors
 from bfr_legacy.dimse import find_scp, query_retrieve, status
@@ -96,7 +97,8 @@ def dicom() -> str:
             "|---|---|---|---|",
             "| Verification (PS3.4 Annex A) | SCP | 1.2.840.10008.1.1 | Implicit and Explicit VR"
             " Little Endian |",
-            "| Storage (PS3.4 Annex B) | SCP | every storage SOP class of DICOM, private ones |"
+            "| Storage (PS3.4 Annexes B and GG) | SCP | every storage SOP class of DICOM, of"
+            " patients and of none, private ones |"
             " every one that is proposed; kept as sent |",
             "| Storage (PS3.4 Annex B) | SCU | of what is stored | as stored; Explicit or Implicit"
             " VR Little Endian for who takes no other |",
@@ -293,6 +295,23 @@ def dicomweb() -> str:
             " `BFR_WORKITEM_KEEP_DAYS`. The archive fills in an empty Worklist Label (0074,1202)"
             " with its name and changes nothing else that is sent. Which status of PS3.4 Annex CC"
             " becomes which of HTTP: [ADR 13](../adr/0013-worklist.md).",
+            "",
+            "`application/zip` of a study, a series or an instance is a file-set of the objects as"
+            " stored, with a DICOMDIR and File IDs after PS3.10; nothing is deflated. The length is"
+            " told before the first byte, and an answer whose bytes cannot all be read breaks off:"
+            " [ADR 22](../adr/0022-zip-and-dicomdir.md).",
+            "",
+            "WADO-URI (chapter 9) answers at the base of every root and at `/wado` below it. Each"
+            " request becomes the one of WADO-RS that means the same. Optional parameters:"
+            " `contentType`, `charset`, `transferSyntax`, `frameNumber`, `rows` with `columns`,"
+            " `windowCenter` with `windowWidth`, `imageQuality`, `imageAnnotation`, `region`."
+            " `anonymize` and presentation states are refused with 406, any other parameter with"
+            " 400.",
+            "",
+            "Non-patient instances (chapter 12) are retrieved, stored and searched for: "
+            + ", ".join(f"`{name}`" for name in CATEGORIES)
+            + ". Every attribute is a key. What an object is, its SOP class decides; one that names"
+            " a study is of that study: [ADR 23](../adr/0023-non-patient-instances.md).",
             "",
             "Not offered yet: XML outside the worklist, fuzzy matching, transcoding to compressed"
             " syntaxes, metadata with bulk data in STOW-RS, zip, rendered series and studies,"

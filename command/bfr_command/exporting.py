@@ -12,7 +12,9 @@ from bfr_command.database_session import command_store, this_operator
 from bfr_command.progress import Progress
 from bfr_core.blobs import BlobReader
 from bfr_core.connections import find_archive
-from bfr_core.errors import NotFound, Unavailable
+from bfr_core.dicomdir import FILE_SET_NAMES, Directory
+from bfr_core.dicomdir import NAME as DICOMDIR
+from bfr_core.errors import Conflict, NotFound, Unavailable
 from bfr_core.retrieval import FoundInstance, retrieve_instances
 from bfr_core.settings import Settings
 from bfr_core.store import Store
@@ -24,6 +26,7 @@ CHUNK_BYTES = 4 * 1024 * 1024
 class Result:
     """What became of the instances, and of studies that are not there."""
 
+    directory: Directory | None = None  # of what was written, when there is to be a DICOMDIR
     written: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)  # UID, reason
 
@@ -31,12 +34,18 @@ class Result:
 async def export_studies(settings: Settings, arguments: argparse.Namespace) -> int:
     """Write each study below the folder as STUDY/SERIES/INSTANCE.dcm, byte for byte.
 
-    Returns 1 when something could not be written, after writing all that could be.
+    With a DICOMDIR files have the names that it may tell of (PS3.10 §8.2), and the folder must
+    not hold another. Returns 1 when something could not be written, after writing all that could
+    be. Raises Conflict.
     """
-    result = Result()
+    result = Result(Directory() if arguments.dicomdir else None)
+    if arguments.dicomdir and any((arguments.to / name).exists() for name in FILE_SET_NAMES):
+        raise Conflict(f"{arguments.to} holds a file-set already: give an empty folder")
     async with command_store(settings) as store:
         for study_instance_uid in arguments.studies:
             await export_study(store, arguments.archive, study_instance_uid, arguments.to, result)
+    if result.directory is not None and result.written:
+        (arguments.to / DICOMDIR).write_bytes(result.directory.to_bytes())
     for uid, reason in result.failures:
         print(f"not exported: {uid}: {reason}", file=sys.stderr)
     print(f"{result.written} files written to {arguments.to}")
@@ -57,7 +66,12 @@ async def export_study(
             archive_id = (await find_archive(tx, access, ae_title)).archive_id
     try:
         found = await retrieve_instances(
-            store, access, "export", archive_id=archive_id, study_instance_uid=study_instance_uid
+            store,
+            access,
+            "export",
+            archive_id=archive_id,
+            study_instance_uid=study_instance_uid,
+            headers=result.directory is not None,
         )
     except NotFound:
         where = "in any archive" if ae_title is None else f"in archive {ae_title!r}"
@@ -88,16 +102,22 @@ def _write(
     reader = BlobReader(store.blobs, [one.stored.blob for one in found])
     try:
         for number, one in enumerate(found, 1):
-            # UIDs were checked when they came in: digits and dots are safe file names.
-            folder = directory / one.study_instance_uid / one.series_instance_uid
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"{one.stored.sop_instance_uid}.dcm"
+            if result.directory is not None:
+                names = result.directory.new_file_id(one)
+            else:
+                # UIDs were checked when they came in: digits and dots are safe file names.
+                file = f"{one.stored.sop_instance_uid}.dcm"
+                names = (one.study_instance_uid, one.series_instance_uid, file)
+            path = directory.joinpath(*names)
+            path.parent.mkdir(parents=True, exist_ok=True)
             # The final name is given to a whole file only.
             part = path.with_name(f"{path.name}.part")
             try:
                 _copy(reader, one, part, stop)
                 part.replace(path)
                 result.written += 1
+                if result.directory is not None:
+                    result.directory.add(names, one)
             except Unavailable as error:
                 result.failures.append((one.stored.sop_instance_uid, error.message))
             finally:

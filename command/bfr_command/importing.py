@@ -136,7 +136,7 @@ async def import_files(store: Store, ae_title: str, paths: Sequence[Path], resul
         archive = await find_archive(tx, access, ae_title)
     total = await _count(paths)
     journal = Journal(store.settings.data_dir / "imports" / journal_name(ae_title, paths))
-    reception = Reception(store, access, archive, "import")
+    reception = Reception(store, access, archive, "import", takes_non_patient=True)
     progress = Progress("importing", total)
     # One thread for all that touches the packs: an interrupt lets the file under way end first.
     with ThreadPoolExecutor(1, "import") as thread:

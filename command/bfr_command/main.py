@@ -83,6 +83,9 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("export", help="write stored studies as DICOM files")
     command.add_argument("--archive", metavar="AE", help="AE title; all archives when left out")
     command.add_argument("--to", required=True, type=Path, metavar="FOLDER")
+    command.add_argument(
+        "--dicomdir", action="store_true", help="as a file-set with a DICOMDIR, as on a disc"
+    )
     command.add_argument("studies", nargs="+", metavar="STUDY_INSTANCE_UID")
     command.set_defaults(command="exporting.export_studies")
 

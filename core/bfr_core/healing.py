@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bfr_core import uploading
+from bfr_core import non_patient_instances, uploading
 from bfr_core.blobs import BlobRef, BlobSource, FileBlobs, is_growing
 from bfr_core.buckets import Bucket, staged
 from bfr_core.errors import Invalid, NotFound, Unavailable
@@ -78,13 +78,14 @@ async def heal(
         async with store.database.transaction() as tx:
             page = await tx.all(_Series, SERIES, after=healed.after, limit=PAGE)
         if not page:
-            return
+            break
         for start in range(0, len(page), SERIES_AT_ONCE):
             together = page[start : start + SERIES_AT_ONCE]
             await asyncio.gather(*map(healer.heal_series, together))
             healed.series += len(together)
             healed.after = together[-1].series_id
             tell(healed)
+    await healer.heal_non_patient()
 
 
 class _Healer:
@@ -111,7 +112,16 @@ class _Healer:
             source = await self._heal_blob(series.manifest_key, wanted)
         except NotFound as error:
             return [error.message]
-        index = await asyncio.to_thread(wanted.index, source)
+        return await self._heal_packs(await asyncio.to_thread(wanted.index, source))
+
+    async def heal_non_patient(self) -> None:
+        """Make the packs of what belongs to no patient whole. Raises Unavailable."""
+        async with self._store.database.transaction() as tx:
+            by_archive = await non_patient_instances.all_by_archive(tx)
+        for instances in by_archive.values():
+            self._healed.lost += await self._heal_packs(instances)
+
+    async def _heal_packs(self, index: Sequence[StoredInstance]) -> list[str]:
         packs: dict[str, list[StoredInstance]] = {}
         for instance in index:
             packs.setdefault(instance.blob.key, []).append(instance)

@@ -143,6 +143,21 @@ def read_attributes(dataset: Dataset) -> InstanceAttributes:
     )
 
 
+def read_non_patient_attributes(dataset: Dataset) -> InstanceAttributes:
+    """Return what the index keeps of an object that belongs to no study; all else is empty.
+
+    Raises Invalid naming the attribute when one of its two UIDs is missing or no UID.
+    """
+    return InstanceAttributes(
+        sop_class_uid=_uid(dataset, SOP_CLASS_UID, "SOP Class UID (0008,0016)"),
+        sop_instance_uid=_uid(dataset, SOP_INSTANCE_UID, "SOP Instance UID (0008,0018)"),
+        instance_number=None,
+        patient=PatientAttributes("", "", "", None, ""),
+        study=StudyAttributes("", None, None, "", "", "", "", "", ""),
+        series=SeriesAttributes("", "", None, "", "", None, None, None),
+    )
+
+
 def text(dataset: Dataset, tag: str) -> str:
     """Return the first value of the attribute as text; "" when it is absent, empty or no text.
 

@@ -47,7 +47,7 @@ def _element(element: object, tag: str, path: str, max_depth: int) -> dict[str, 
     _check_vr(tag, vr, path)
     unknown = element.keys() - {"vr", "Value", "InlineBinary"}
     if "BulkDataURI" in unknown:
-        raise Invalid(f"{path} refers to bulk data, which a workitem has none of")
+        raise Invalid(f"{path} refers to bulk data, which does not come with it")
     if unknown or {"Value", "InlineBinary"} <= element.keys():
         raise Invalid(f"{path} has other parts than vr and one of Value or InlineBinary")
     if "InlineBinary" in element:

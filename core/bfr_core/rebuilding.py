@@ -247,7 +247,9 @@ async def _rebuild_pack(store: "Store", access: Access, key: str, rebuilt: Rebui
     async with store.database.transaction() as tx:
         archive_id = await _archive_id(tx, provenance["archive"])
         archives = {one.archive_id: one for one in await list_archives(tx)}
-    reception = Reception(store, access, archives[archive_id], "index rebuild")
+    reception = Reception(
+        store, access, archives[archive_id], "index rebuild", takes_non_patient=True
+    )
     batches = _batches(reception, key, rebuilt)
     # While one batch is committed, the next is read.
     reading = asyncio.create_task(asyncio.to_thread(next, batches, None))

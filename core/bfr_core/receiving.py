@@ -22,8 +22,14 @@ from bfr_core.connections import Archive
 from bfr_core.errors import ArchiveError, Denied, Invalid
 from bfr_core.frames import frame_ranges
 from bfr_core.header import Header, HeaderLimits, read_dataset, read_header
-from bfr_core.instances import InstanceAttributes, read_attributes
+from bfr_core.instances import (
+    Dataset,
+    InstanceAttributes,
+    read_attributes,
+    read_non_patient_attributes,
+)
 from bfr_core.manifest import Frames
+from bfr_core.non_patient_categories import CATEGORY_OF, category_of
 from bfr_core.packs import PACK_HEADER_BYTES, RECORD, ClosedPack, Pack, digest_of
 from bfr_core.part10 import part10_prefix
 from bfr_core.settings import Settings
@@ -58,6 +64,11 @@ class Received:
         self.pack.sync()
 
     @property
+    def category(self) -> str | None:
+        """The resource that it is one of when it belongs to no patient (PS3.18 §12.1.1)."""
+        return None if self.study_instance_uid else CATEGORY_OF.get(self.sop_class_uid)
+
+    @property
     def sop_class_uid(self) -> str:
         """The object's SOP class."""
         return self.attributes.sop_class_uid
@@ -81,8 +92,19 @@ class Received:
 class Reception:
     """One sender's stay: an association, a request, an import. It owns the packs it opens."""
 
-    def __init__(self, store: "Store", access: Access, archive: Archive, door: str) -> None:
-        """Begin. Raises Denied when the caller may not store in the archive."""
+    def __init__(
+        self,
+        store: "Store",
+        access: Access,
+        archive: Archive,
+        door: str,
+        *,
+        takes_non_patient: bool = False,
+    ) -> None:
+        """Begin. Raises Denied when the caller may not store in the archive.
+
+        `takes_non_patient`: objects that belong to no study may come too.
+        """
         if not policy.may_store(access, archive.archive_id):
             raise Denied(f"the caller may not store in archive {archive.ae_title!r}")
         self.settings: Settings = store.settings
@@ -90,6 +112,7 @@ class Reception:
         self.access = access
         self.archive = archive
         self.door = door
+        self.takes_non_patient = takes_non_patient
         self.audited_series: set[str] = set()
         self.limits = header_limits(store.settings)
         self.compressor = zstandard.ZstdCompressor(level=HEADER_LEVEL)
@@ -137,6 +160,12 @@ class Reception:
             self.blobs.new_key(self.archive.archive_id, "pack"),
             {"archive": self.archive.ae_title, "door": self.door, "sender": self.access.subject},
         )
+
+    def read_attributes(self, dataset: Dataset) -> InstanceAttributes:
+        """Return what the index keeps of an object. Raises Invalid."""
+        if self.takes_non_patient and category_of(dataset) is not None:
+            return read_non_patient_attributes(dataset)
+        return read_attributes(dataset)
 
     def discard(self, received: Sequence[Received]) -> None:
         """Take objects back that were not committed; their bytes go."""
@@ -258,7 +287,7 @@ class Incoming:
         return read_dataset(data, told.dataset_offset, told.transfer_syntax_uid, limits)
 
     def _read_attributes(self, header: Header) -> InstanceAttributes:
-        attributes = read_attributes(header.dataset)
+        attributes = self._reception.read_attributes(header.dataset)
         told = self._announced
         if told is not None and (told.sop_class_uid, told.sop_instance_uid) != (
             attributes.sop_class_uid,

@@ -10,7 +10,6 @@ import orjson
 from bfr_core.blobs import BlobRef
 from bfr_core.errors import Unavailable
 from bfr_core.header import read_header
-from bfr_core.instances import read_attributes
 from bfr_core.packs import RECORD, ClosedPack, digest_of
 from bfr_core.receiving import Received, Reception, find_frames
 
@@ -48,7 +47,7 @@ def _received(
         reception=reception,
         pack=ClosedPack(ref.key),
         blob=ref,
-        attributes=read_attributes(header.dataset),
+        attributes=reception.read_attributes(header.dataset),
         transfer_syntax_uid=header.transfer_syntax_uid,
         dataset_offset=header.dataset_offset,
         digest=digest,

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from bfr_core import non_patient_instances
 from bfr_core.audit import RecentReads
 from bfr_core.blobs import FileBlobs
 from bfr_core.bucket_address import read_bucket_address
@@ -36,7 +37,16 @@ class Store:
 
     async def commit(self, received: Sequence[Received]) -> list[Outcome]:
         """Return what became of each object, in order, when that can no longer be lost."""
-        return await self.registration.commit(received)
+        of_nobody = [one for one in received if one.category is not None]
+        if not of_nobody:
+            return await self.registration.commit(received)
+        of_patients = [one for one in received if one.category is None]
+        outcomes = [
+            *await non_patient_instances.commit(self, of_nobody),
+            *await self.registration.commit(of_patients),
+        ]
+        by_object = {outcome.received: outcome for outcome in outcomes}
+        return [by_object[one] for one in received]
 
 
 @asynccontextmanager

@@ -18,6 +18,8 @@ from bfr_core.errors import Invalid, NotFound, Unavailable
 from bfr_core.header import read_header
 from bfr_core.instances import read_attributes
 from bfr_core.manifest import first_header
+from bfr_core.non_patient_categories import category_of
+from bfr_core.non_patient_instances import IN_PACK
 from bfr_core.packs import never_held, read_pack, read_provenance
 from bfr_core.receiving import header_limits
 from bfr_core.settings import Settings
@@ -120,7 +122,7 @@ async def is_referenced(store: "Store", key: str) -> bool:
         return await _told(store, IS_MANIFEST, key=key, series_instance_uid=series)
     if not key.endswith(".pack"):
         raise _Unclear
-    if await _told(store, IN_TOMBSTONE, key=key):
+    if await _told(store, IN_TOMBSTONE, key=key) or await _told(store, IN_PACK, key=key):
         return True
     if await asyncio.to_thread(never_held, store.blobs, key):
         return False
@@ -191,13 +193,18 @@ def _series_of_manifest(blobs: FileBlobs, key: str) -> str:
 
 
 def _series_of_pack(blobs: FileBlobs, settings: Settings, key: str) -> str:
-    """Return the series that the first instance of the pack, and so all of it, belongs to."""
+    """Return the series that the first instance of the pack, and so all of it, belongs to.
+
+    "" when they belong to no patient, and so to no series.
+    """
     try:
         record = next(read_pack(blobs, key), None)
         if record is None or read_provenance(blobs, key) is None:
             raise _Unclear
         with blobs.mapped(record.ref) as data:
             header = read_header(data, header_limits(settings))
+        if category_of(header.dataset) is not None:
+            return ""
         return read_attributes(header.dataset).series.series_instance_uid
     except (Invalid, NotFound, Unavailable) as error:
         raise _Unclear from error

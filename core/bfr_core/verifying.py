@@ -14,7 +14,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from bfr_core import cases
+from bfr_core import cases, non_patient_instances
+from bfr_core.database import Transaction
 from bfr_core.errors import NotFound, Unavailable
 from bfr_core.manifest import StoredInstance
 from bfr_core.sealing import receiving_instances
@@ -143,6 +144,9 @@ async def _go_on(
             await keep_position(tx, WORK, place)
         if ending():
             return
+    # They are few: not done with in this turn, they are begun again in the next.
+    if not await _verify_non_patient(store, verified, pace, ending):
+        return
     log.info("every stored object was held against its digest")
     async with store.database.transaction() as tx:
         await keep_position(tx, WORK, done)
@@ -154,6 +158,7 @@ async def verify_all(store: "Store", told: Callable[[Verified], None]) -> Verifi
     async for series in _series_after(store, 0):
         await _verify_series(store, series, verified, Pace(0))
         told(verified)
+    await _verify_non_patient(store, verified, Pace(0))
     return verified
 
 
@@ -227,6 +232,28 @@ async def _verify_series(
     return looked_at
 
 
+async def _verify_non_patient(
+    store: "Store", verified: Verified, pace: Pace, ending: Callable[[], bool] = lambda: False
+) -> bool:
+    """Verify the instances that belong to no patient. Returns False when it was ended before."""
+    async with store.database.transaction() as tx:
+        by_archive = await non_patient_instances.all_by_archive(tx)
+    for archive_id, instances in by_archive.items():
+        bad: list[tuple[cases.Kind, str]] = []
+        for one in instances:
+            if ending():
+                return False
+            kind = await check_instance(store, one, pace.wait_after)
+            verified.instances += 1
+            verified.size_bytes += one.blob.length
+            if kind is not None:
+                bad.append((kind, one.sop_instance_uid))
+        async with store.database.transaction() as tx:
+            await _tell(tx, cases.Place(archive_id), bad, [uid for _, uid in bad])
+        verified.found += bad
+    return True
+
+
 async def check_instance(
     store: "Store", one: StoredInstance, wait_after: Callable[[int], Awaitable[None]]
 ) -> Literal["damaged_object", "missing_object"] | None:
@@ -294,9 +321,16 @@ async def _settle(
     async with store.database.transaction() as tx:
         if not await tx.value(HAS_SERIES, series_id=series.series_id):
             return  # deleted meanwhile
-        for kind, uid in bad:
-            if await cases.open_case(tx, kind, DETAILS[kind], place, sop_instance_uid=uid):
-                log.error("%s: series %s instance %s", kind, series.series_instance_uid, uid or "-")
-        if not any(kind == "damaged_manifest" for kind, _ in bad):
-            await cases.settle_cases(tx, WORK, KINDS, place, still=still)
+        await _tell(tx, place, bad, still)
     verified.found += [(kind, uid or series.series_instance_uid) for kind, uid in bad]
+
+
+async def _tell(
+    tx: Transaction, place: cases.Place, bad: Sequence[tuple[cases.Kind, str]], still: Sequence[str]
+) -> None:
+    for kind, uid in bad:
+        if await cases.open_case(tx, kind, DETAILS[kind], place, sop_instance_uid=uid):
+            series = place.series_instance_uid or "-"
+            log.error("%s: series %s instance %s", kind, series, uid or "-")
+    if not any(kind == "damaged_manifest" for kind, _ in bad):
+        await cases.settle_cases(tx, WORK, KINDS, place, still=still)

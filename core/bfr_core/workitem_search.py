@@ -109,8 +109,8 @@ def _utc(moment: datetime.datetime, zone: datetime.tzinfo | None) -> str:
     return moment.strftime("%Y").rjust(4, "0") + moment.strftime("%m%d%H%M%S%f")
 
 
-def conditions_of(matches: Sequence[Match]) -> Conditions:
-    """Return the conditions on a row of `workitem` under which it matches every key.
+def conditions_of(matches: Sequence[Match], column: str = "workitem.matchable") -> Conditions:
+    """Return the conditions on a row under which its `matchable` values match every key.
 
     Keys of one sequence must match in one item of it (PS3.4 §C.2.2.2.6).
     Raises Invalid naming the key with a value that its VR cannot have.
@@ -138,7 +138,7 @@ def conditions_of(matches: Sequence[Match]) -> Conditions:
             raise Invalid(f"{match.tag} is asked for twice, or is a sequence")
         place[steps[-1]] = values
     conditions = Conditions()
-    conditions.parts += _tests(conditions, "workitem.matchable", tree, 0)
+    conditions.parts += _tests(conditions, column, tree, 0)
     return conditions
 
 

@@ -11,12 +11,14 @@ from bfr_core.errors import NotFound
 from bfr_dicomweb import (
     capabilities,
     event_channel,
+    non_patient,
     qido,
     rendered,
     stow,
     ups,
     ups_subscriptions,
     wado,
+    wado_uri,
 )
 from bfr_dicomweb.resources import target_of
 
@@ -59,6 +61,10 @@ RESOURCES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", f"{INSTANCE}/frames/{{frames}}/rendered", rendered.retrieve_rendered),
     ("GET", f"{INSTANCE}/rendered", rendered.retrieve_rendered),
     ("GET", f"{INSTANCE}/bulkdata/{{path:path}}", wado.retrieve_bulk_data),
+    ("GET", "", wado_uri.retrieve),
+    ("GET", "/", wado_uri.retrieve),
+    ("GET", "/wado", wado_uri.retrieve),
+    *non_patient.RESOURCES,
     ("GET", "/workitems", ups.search_workitems),
     ("POST", "/workitems", ups.create_workitem),
     ("GET", WORKITEM, ups.retrieve_workitem),

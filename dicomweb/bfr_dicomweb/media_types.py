@@ -9,6 +9,7 @@ from bfr_core.errors import ArchiveError, Invalid
 
 MULTIPART_RELATED = "multipart/related"
 APPLICATION_DICOM = "application/dicom"
+APPLICATION_ZIP = "application/zip"
 DICOM_JSON = "application/dicom+json"
 DICOM_XML = "application/dicom+xml"
 OCTET_STREAM = "application/octet-stream"

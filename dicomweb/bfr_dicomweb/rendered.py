@@ -29,7 +29,7 @@ class Rendering:
     quality: int
 
 
-async def retrieve_rendered(request: Request) -> Response:
+async def retrieve_rendered(request: Request, door: str = DOOR) -> Response:
     """Answer with the first frame of an instance, or the frame asked for, as JPEG or PNG."""
     target = await target_of(request)
     media_type = choose(accepted_by(request), OFFERS).media_type
@@ -38,7 +38,7 @@ async def retrieve_rendered(request: Request) -> Response:
     found = await retrieve_instances(
         target.store,
         target.access,
-        DOOR,
+        door,
         archive_id=target.archive_id,
         study_instance_uid=path["study"],
         series_instance_uid=path["series"],

@@ -34,6 +34,7 @@ from bfr_core.retrieval import FoundInstance, retrieve_instances
 from bfr_core.store import Store
 from bfr_dicomweb.media_types import (
     APPLICATION_DICOM,
+    APPLICATION_ZIP,
     OCTET_STREAM,
     NotAcceptable,
     Offer,
@@ -58,6 +59,7 @@ from bfr_dicomweb.resources import (
     target_of,
     with_bulk_data_uris,
 )
+from bfr_dicomweb.zip_archive import zip_answer
 
 DOOR = "WADO-RS"
 FRAMES_MAX = 10_000
@@ -68,14 +70,21 @@ LITTLE_ENDIAN = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN}
 IDENTITY = {"Cache-Control": "no-store", "Vary": "Accept"}
 
 
-async def retrieve(request: Request) -> Response:
+async def retrieve(request: Request, door: str = DOOR) -> Response:
     """Answer with the objects of a study, a series or one instance, as stored (§10.4.1.1.1)."""
     target = await target_of(request)
-    found = await _find(request, target)
+    found = await _find(request, target, door=door)
     accepted = accepted_by(request)
     syntaxes = dict.fromkeys(one.stored.transfer_syntax_uid for one in found)
     forms = (True, False) if len(found) == 1 else (True,)
-    chosen = choose(accepted, [_as_stored(uid, form) for form in forms for uid in syntaxes])
+    zipped = [Offer(APPLICATION_ZIP, False, uid, when_unnamed=True) for uid in syntaxes]
+    chosen = choose(
+        accepted, [*(_as_stored(uid, form) for form in forms for uid in syntaxes), *zipped]
+    )
+    if chosen.media_type == APPLICATION_ZIP:
+        for offer in zipped:
+            choose(accepted, [offer])
+        return await zip_answer(target.store, await _find(request, target, headers=True))
     for uid in syntaxes:
         # Every object is to be acceptable, not one of them alone.
         choose(accepted, [_as_stored(uid, chosen.multipart)])
@@ -231,12 +240,14 @@ async def read_frame(store: Store, stored: StoredInstance, number: int) -> bytes
     return await asyncio.to_thread(read)
 
 
-async def _find(request: Request, target: Target, *, headers: bool = False) -> list[FoundInstance]:
+async def _find(
+    request: Request, target: Target, *, headers: bool = False, door: str = DOOR
+) -> list[FoundInstance]:
     path = request.path_params
     return await retrieve_instances(
         target.store,
         target.access,
-        DOOR,
+        door,
         archive_id=target.archive_id,
         study_instance_uid=path["study"],
         series_instance_uid=path.get("series"),

@@ -1,6 +1,7 @@
 """Export: what was stored comes out byte for byte, under its name only when it is whole."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from tests.command.commands import Answer, add_archive, bfr, done, write_files
+from tests.conftest import need
 from tests.samples import TRANSFER_SYNTAXES, ct_instance, encoded, part10_bytes
 from tests.samples.images import new_uid
 
@@ -118,6 +120,25 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
     answer = bfr(settings, "export", "--to", tmp_path / "file", "1.2")
     assert (answer.status, answer.err.count("\n")) == (1, 1)
     assert str(tmp_path / "file") in answer.err
+
+
+@pytest.mark.conforms("PS3.10 §8.6", "bfr export --dicomdir writes a file-set")
+def test_studies_are_exported_as_a_file_set(settings: Settings, tmp_path: Path) -> None:
+    add_archive(settings)
+    files = [part10_bytes(ct_instance(StudyInstanceUID=f"1.{number}")) for number in (1, 2)]
+    stored(settings, tmp_path / "in", *files)
+    out = tmp_path / "out"
+    done(bfr(settings, "export", "--dicomdir", "--to", out, "1.1", "1.2"))
+    dump = subprocess.run(
+        [need("dcmdump"), out / "DICOMDIR"], capture_output=True, check=True
+    ).stdout.decode("latin-1")
+    assert dump.count("[STUDY]") == dump.count("[IMAGE]") == 2
+    assert dump.count("[PATIENT]") == 1
+    names = re.findall(r"CS \[(DICOM.+?)\]", dump)
+    assert [out.joinpath(*name.split("\\")).read_bytes() for name in names] == files
+    # Another set in the same folder would leave files that no directory tells of.
+    answer = bfr(settings, "export", "--dicomdir", "--to", out, "1.1")
+    assert (answer.status, answer.err.count("holds a file-set already")) == (1, 1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.command.commands import Answer, add_archive, bfr, done, write_files
 from tests.samples import ct_instance, part10_bytes
 from tests.samples.images import new_uid
+from tests.samples.non_patient import hanging_protocol
 
 from bfr_command import importing
 from bfr_command.importing import Found, Journal
@@ -381,3 +382,12 @@ def test_when_the_database_breaks_off_what_was_stored_is_told(
     assert "bfr: the database is not available" in answer.err
     answer = bfr(settings, "import", "--archive", "ARCHIVE", tmp_path / "tree")
     assert (answer.status, told(answer)) == (0, (50, 0, 100, 0))
+
+
+def test_what_belongs_to_no_patient_is_imported_too(settings: Settings, tmp_path: Path) -> None:
+    add_archive(settings)
+    files = write_files(tmp_path, part10_bytes(hanging_protocol()), part10_bytes(ct_instance()))
+    assert done(bfr(settings, "import", "--archive", "ARCHIVE", *files)).startswith("2 stored")
+    with psycopg.connect(settings.database_url) as connection:
+        count = "SELECT (SELECT count(*) FROM non_patient_instance), count(*) FROM study"
+        assert connection.execute(count).fetchone() == (1, 1)

@@ -7,9 +7,12 @@ from tests.conftest import add_house
 from tests.core.one_series import Series, seal, store_files, stored
 from tests.core.spooled_site import Site, sealed_series
 from tests.object_storage import ObjectStorage
+from tests.samples import part10_bytes
+from tests.samples.non_patient import hanging_protocol
 
 from bfr_core.errors import Unavailable
 from bfr_core.healing import Healed, heal
+from bfr_core.receiving import Reception
 from bfr_core.settings import Settings
 from bfr_core.store import Store, open_store
 from bfr_core.uploading import upload_spool
@@ -121,3 +124,25 @@ async def test_a_bucket_that_is_away_ends_the_healing_and_damages_nothing(site: 
         await healed(site.store, read=True)
     site.storage.start()
     assert site.contents(0) == site.contents(1) == site.local()
+
+
+async def test_what_belongs_to_no_patient_is_in_every_bucket_too(site: Site) -> None:
+    reception = Reception(
+        site.store, site.house.node, site.house.archive, "C-STORE", takes_non_patient=True
+    )
+    incoming = reception.incoming_part10()
+    incoming.write(part10_bytes(hanging_protocol()))
+    await site.store.commit([incoming.finish()])
+    reception.close()
+    await upload_spool(site.store)
+    whole = site.contents(0)
+    (key,) = whole
+    assert site.contents(1) == whole
+    await site.evict_all()
+    site.damage(1, key, None)
+    assert (await healed(site.store, read=True)).copied == 1
+    assert site.contents(1) == whole
+    for bucket in (0, 1):
+        site.damage(bucket, key, None)
+    (lost,) = (await healed(site.store)).lost
+    assert key in lost

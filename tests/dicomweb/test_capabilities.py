@@ -13,7 +13,9 @@ from bfr_dicomweb.capabilities import NAMESPACE, WADL
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 EXPECTED = {
-    (method, path.replace(":path}", "}")) for method, path, _ in RESOURCES if method != "OPTIONS"
+    (method, path.replace(":path}", "}") or "/")
+    for method, path, _ in RESOURCES
+    if method != "OPTIONS"
 }
 
 

@@ -59,8 +59,6 @@ async def test_every_error_has_a_status_and_a_failure_reason() -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/dicomweb",
-        "/dicomweb/",
         "/dicomweb/studies/",
         "/dicomweb/patients",
         "/dicomweb/workitems/1.2/nothing",

@@ -313,7 +313,8 @@ def test_each_context_gets_the_first_real_transfer_syntax_it_proposes(
         ("1.2.840.10008.5.1.4.1.2.1.1", False),
         ("1.2.840.10008.5.1.4.1.1.200.4", False),
         ("1.2.840.10008.5.1.4.1.1.201.2", False),
-        ("1.2.840.10008.5.1.4.38.1", False),
+        ("1.2.840.10008.5.1.4.38.1", True),  # of no patient
+        ("1.2.840.10008.5.1.4.38.2", False),
         ("1.2.840.10008.3.1.2.3.3", False),
         ("", False),
         ("no uid", False),

@@ -13,6 +13,7 @@ from pynetdicom.sop_class import uid_to_service_class
 
 from bfr_core.connections import Archive
 from bfr_core.errors import ArchiveError, Denied, Invalid
+from bfr_core.non_patient_categories import CATEGORY_OF
 from bfr_core.observation import Observation
 from bfr_core.receiving import Incoming, Received, Reception
 from bfr_core.registration_batch import Outcome
@@ -52,7 +53,7 @@ def storage(store: Store, bridge: Bridge) -> Service:
         def open_reception() -> Reception:
             if not isinstance(peer.archive, Archive):
                 raise Denied("a virtual archive stores nothing")
-            return Reception(store, peer.access, peer.archive, DOOR)
+            return Reception(store, peer.access, peer.archive, DOOR, takes_non_patient=True)
 
         return StorageStay(open_reception=open_reception, commit=commit)
 
@@ -61,13 +62,14 @@ def storage(store: Store, bridge: Bridge) -> Service:
 
 
 def is_storage(abstract_syntax: str, private: Sequence[str] = ("*",)) -> bool:
-    """Tell whether the UID is a storage SOP class: every one of DICOM's, and private ones.
+    """Tell whether the UID is a storage SOP class: every one of DICOM's, of patients and of none
+    (PS3.4 Annexes B and GG), and private ones.
 
     A private UID says nothing about its service: `private` names those that are storage, whole,
     by a root that ends with a dot, or all of them by "*" (PS3.4 §B.5, PS3.2 on private classes).
     """
     service_class = uid_to_service_class(abstract_syntax)
-    if service_class is StorageServiceClass:
+    if service_class is StorageServiceClass or abstract_syntax in CATEGORY_OF:
         return True
     if service_class is not ServiceClass or not is_uid(abstract_syntax):
         return False
