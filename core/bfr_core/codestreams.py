@@ -62,6 +62,14 @@ def decode_codestream(frame: bytes, image: ImagePixel, transfer_syntax_uid: str)
     return decoder(frame, image)
 
 
+def can_decode(transfer_syntax_uid: str) -> bool:
+    """Tell whether compressed frames of the syntax are read here."""
+    return _decoder(transfer_syntax_uid) is not None or transfer_syntax_uid in (
+        ENCAPSULATED_UNCOMPRESSED,
+        DEFLATED_IMAGE_FRAME,
+    )
+
+
 def decoded_photometric_interpretation(image: ImagePixel, transfer_syntax_uid: str) -> str:
     """Return the Photometric Interpretation of a frame's samples once they are decoded.
 

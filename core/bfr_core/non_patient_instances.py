@@ -21,7 +21,8 @@ from bfr_core.instances import Dataset, clean_json
 from bfr_core.manifest import StoredInstance
 from bfr_core.matching import Match
 from bfr_core.receiving import Received
-from bfr_core.registration import DuplicateUid, Outcome, counted
+from bfr_core.registration import counted
+from bfr_core.registration_batch import DuplicateUid, Outcome
 from bfr_core.workitem_search import conditions_of, matchable
 
 if TYPE_CHECKING:

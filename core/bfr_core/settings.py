@@ -109,6 +109,9 @@ class Settings:
     inline_binary_max_bytes: Annotated[
         int, "Longer binary values are bulk data with a URI of their own"
     ] = 1024
+    transcoded_max_bytes: Annotated[
+        int, "Largest object that DICOMweb sends in another transfer syntax than it is stored in"
+    ] = 512 * MIB
     inflated_max_bytes: Annotated[int, "Largest deflated data set after inflation"] = 1 * GIB
 
     pack_max_bytes: Annotated[int, "A pack is closed when it has grown to this size"] = 1 * GIB

@@ -1,11 +1,13 @@
 """Transcoding: a stored object in a transfer syntax that its receiver can take (PS3.5 §10, §A).
 
-To Explicit or Implicit VR Little Endian, from every syntax that the codecs read. Values are copied
-as they stand; only what the encoding demands is changed.
+To Explicit or Implicit VR Little Endian, or without loss to the syntaxes of `frame_encoding`, from
+every syntax that the codecs read. Values are copied as they stand; only what the encoding demands
+is changed.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from bfr_core.element_headers import (
     is_vr,
 )
 from bfr_core.errors import Invalid
+from bfr_core.frame_encoding import ENCODERS, encode_frame
 from bfr_core.frames import (
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
@@ -31,8 +34,10 @@ from bfr_core.header import Header, HeaderLimits, inflate_dataset, read_header
 from bfr_core.pixels import decoded_photometric_interpretation, frame_attributes, native_frame
 
 TARGETS = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)  # in the order of preference
+COMPRESSED_TARGETS = tuple(ENCODERS)
 
 _PHOTOMETRIC_INTERPRETATION = "00280004"
+_PLANAR_CONFIGURATION = "00280006"
 _PIXEL_DATA = "7FE00010"
 _OFFSET_TABLES = frozenset({"7FE00001", "7FE00002"})
 _LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
@@ -48,13 +53,13 @@ _SEQUENCE_STOP = b"\xfe\xff\xdd\xe0\0\0\0\0"
 
 
 def transcode(part10: Octets, transfer_syntax_uid: str, limits: HeaderLimits) -> bytes:
-    """Return the data set of a Part 10 file in one of `TARGETS`.
+    """Return the data set of a Part 10 file in one of `TARGETS` or `COMPRESSED_TARGETS`.
 
     Group lengths and offset tables go; decoded colour is as its Photometric Interpretation then
-    says. Raises Invalid when the pixels cannot be decoded, or would be more bytes than
-    `limits.inflated_max_bytes`.
+    says. Raises Invalid when the pixels cannot be decoded, would be more bytes than
+    `limits.inflated_max_bytes`, or the target cannot hold them without loss.
     """
-    if transfer_syntax_uid not in TARGETS:
+    if transfer_syntax_uid not in TARGETS + COMPRESSED_TARGETS:
         raise Invalid(f"objects are not transcoded to {transfer_syntax_uid}")
     header = read_header(part10, limits)
     if header.inflated:
@@ -62,22 +67,37 @@ def transcode(part10: Octets, transfer_syntax_uid: str, limits: HeaderLimits) ->
         start = 0
     else:
         data, start = part10, header.dataset_offset
-    rewriter = _Rewriter(
-        data, header, limits, explicit=transfer_syntax_uid == EXPLICIT_VR_LITTLE_ENDIAN
-    )
-    return rewriter.rewrite(start)
+    return _Rewriter(data, header, limits, transfer_syntax_uid).rewrite(start)
+
+
+def transcode_frame(
+    frame: bytes,
+    attributes: Mapping[str, Any],
+    transfer_syntax_uid: str,
+    number: int,
+    max_pixels: int,
+    vr: str,
+    target: str,
+) -> bytes:
+    """Return one stored frame as native little endian pixels, or in a compressed target.
+
+    Raises Invalid as `transcode` does.
+    """
+    native = native_frame(frame, attributes, transfer_syntax_uid, number, max_pixels, vr)
+    if target not in ENCODERS:
+        return native
+    return encode_frame(native, image_pixel(attributes), target)
 
 
 class _Rewriter:
     """Writes the elements of one data set anew."""
 
-    def __init__(
-        self, data: Octets, header: Header, limits: HeaderLimits, *, explicit: bool
-    ) -> None:
+    def __init__(self, data: Octets, header: Header, limits: HeaderLimits, target: str) -> None:
         self._data = data
         self._header = header
         self._limits = limits
-        self._explicit = explicit  # what is written
+        self._target = target
+        self._explicit = target != IMPLICIT_VR_LITTLE_ENDIAN  # what is written
         self._big_endian = header.transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN
         self._headers = ElementHeaderReader(data, big_endian=self._big_endian)
         self._signed = header.dataset.get("00280103", {}).get("Value") == [1]
@@ -88,6 +108,8 @@ class _Rewriter:
         expected = self._header.transfer_syntax_uid != IMPLICIT_VR_LITTLE_ENDIAN
         end = len(self._data)
         explicit = self._headers.is_explicit(start, end, expected=expected)
+        if self._target in ENCODERS and self._header.pixel_data is None:
+            raise Invalid("an object without pixels is not compressed")
         self._elements(start, end, end, explicit, 0)
         return b"".join(self._out)
 
@@ -131,7 +153,7 @@ class _Rewriter:
             return value + length
         if length == UNDEFINED_LENGTH:
             if depth == 0 and key == _PIXEL_DATA:
-                self._write_decoded_pixels()
+                self._write_pixels()
                 return self._end_of_fragments(value, end)
             # UN of undefined length is a sequence in Implicit VR (PS3.5 §6.2.2).
             return self._sequence(key, value, end, end, explicit and name != "UN", depth)
@@ -143,6 +165,9 @@ class _Rewriter:
             return stop
         if key.endswith("0000"):
             return stop
+        if depth == 0 and key == _PIXEL_DATA and self._target in ENCODERS:
+            self._write_pixels()
+            return stop
         self._write(key, self._vr(key, name, length), self._value(key, name, value, stop, depth))
         return stop
 
@@ -152,6 +177,8 @@ class _Rewriter:
             image = image_pixel(self._header.dataset)
             decoded = decoded_photometric_interpretation(image, self._header.transfer_syntax_uid)
             return decoded.encode("ascii")
+        if depth == 0 and key == _PLANAR_CONFIGURATION and self._target in ENCODERS:
+            return b"\0\0"
         if not self._big_endian:
             return raw
         word_bytes = _WORD_BYTES.get(self._vr(key, name, len(raw)), 1)
@@ -203,13 +230,18 @@ class _Rewriter:
         pixel_data = self._header.pixel_data
         return pixel_data is not None and pixel_data.length is None
 
-    def _write_decoded_pixels(self) -> None:
+    def _write_pixels(self) -> None:
         image = image_pixel(self._header.dataset)
         bits = image.full_frame_bits * image.number_of_frames
         if bits > self._limits.inflated_max_bytes * 8:
             raise Invalid(
                 f"the decoded pixels are more than {self._limits.inflated_max_bytes} bytes"
             )
+        if self._target in ENCODERS:
+            self._write_fragments(
+                [encode_frame(one, image, self._target) for one in self._frames()]
+            )
+            return
         pixels = b"".join(self._frames())
         if image.bits_allocated == 1 and image.full_frame_bits % 8:
             # Frames of single bits follow each other without padding (PS3.5 §8.1.1).
@@ -236,6 +268,17 @@ class _Rewriter:
                 number,
                 vr=pixel_data.vr,
             )
+
+    def _write_fragments(self, frames: list[bytes]) -> None:
+        """Write a fragment a frame, found by the Basic Offset Table (PS3.5 §A.4)."""
+        self._write_header(_PIXEL_DATA, "OB", UNDEFINED_LENGTH)
+        offsets, at = [], 0
+        for frame in frames:
+            offsets.append(at)
+            at += 8 + len(frame)
+        for item in (struct.pack(f"<{len(offsets)}I", *offsets), *frames):
+            self._out += [struct.pack("<HHI", 0xFFFE, 0xE000, len(item)), item]
+        self._out.append(_SEQUENCE_STOP)
 
     def _end_of_fragments(self, at: int, end: int) -> int:
         while at + 8 <= end:

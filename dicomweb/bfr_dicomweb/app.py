@@ -18,6 +18,8 @@ from bfr_dicomweb import (
     ups,
     ups_subscriptions,
     wado,
+    wado_bulk_data,
+    wado_frames,
     wado_uri,
 )
 from bfr_dicomweb.resources import target_of
@@ -32,6 +34,7 @@ WORKITEM = "/workitems/{workitem}"
 SUBSCRIBER = f"{WORKITEM}/subscribers/{{aetitle}}"
 EVENT_CHANNEL = "/ws/subscribers/{aetitle}"
 INSTANCE = f"{SERIES}/instances/{{instance}}"
+LEVELS = (STUDY, SERIES, INSTANCE)
 
 
 async def retrieve_capabilities(request: Request) -> Response:
@@ -57,10 +60,12 @@ RESOURCES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", f"{STUDY}/metadata", wado.retrieve_metadata),
     ("GET", f"{SERIES}/metadata", wado.retrieve_metadata),
     ("GET", f"{INSTANCE}/metadata", wado.retrieve_metadata),
-    ("GET", f"{INSTANCE}/frames/{{frames}}", wado.retrieve_frames),
+    *(("GET", f"{level}/pixeldata", wado_frames.retrieve_pixel_data) for level in LEVELS),
+    ("GET", f"{INSTANCE}/frames/{{frames}}", wado_frames.retrieve_frames),
     ("GET", f"{INSTANCE}/frames/{{frames}}/rendered", rendered.retrieve_rendered),
     ("GET", f"{INSTANCE}/rendered", rendered.retrieve_rendered),
-    ("GET", f"{INSTANCE}/bulkdata/{{path:path}}", wado.retrieve_bulk_data),
+    *(("GET", f"{level}/bulkdata", wado_bulk_data.retrieve_all_bulk_data) for level in LEVELS),
+    ("GET", f"{INSTANCE}/bulkdata/{{path:path}}", wado_bulk_data.retrieve_bulk_data),
     ("GET", "", wado_uri.retrieve),
     ("GET", "/", wado_uri.retrieve),
     ("GET", "/wado", wado_uri.retrieve),

@@ -10,11 +10,12 @@ from starlette.responses import Response
 from bfr_core import non_patient_instances
 from bfr_core.bulk_data import read_bulk_data
 from bfr_core.instances import SOP_INSTANCE_UID, Dataset
+from bfr_core.matching import LITERAL
 from bfr_core.non_patient_categories import CATEGORIES
-from bfr_dicomweb.datasets import MANY_OFFERS, ONE_OFFERS, datasets_answer, warn
+from bfr_dicomweb.datasets import MANY_OFFERS, ONE_OFFERS, datasets_answer
 from bfr_dicomweb.media_types import APPLICATION_DICOM, OCTET_STREAM, Offer, choose
 from bfr_dicomweb.non_patient_store import DOOR, RETRIEVE_URL, store_instances
-from bfr_dicomweb.qido import Query, read_query
+from bfr_dicomweb.qido import Query, answer_page, read_query, warn_literal
 from bfr_dicomweb.resources import (
     BlobRange,
     Target,
@@ -77,19 +78,15 @@ async def search_instances(request: Request, category: str) -> Response:
     )
     base = str(request.base_url).rstrip("/") + target.root
     results = []
-    for header in found[: query.limit]:
+    for header in found:
         uid = header[SOP_INSTANCE_UID]["Value"][0]
         result = _returned(header, query, category)
         result[RETRIEVE_URL] = {"vr": "UR", "Value": [f"{base}/{category}/{uid}"]}
         text = orjson.dumps(dict(sorted(result.items())))
         results.append(with_bulk_data_uris(text, f"{target.root}/{category}/{uid}"))
-    answer = (
-        await datasets_answer(request, offer, results) if results else Response(status_code=204)
-    )
-    for warning in query.warnings:
-        warn(answer, warning)
-    if len(found) > query.limit and query.limited_by_server:
-        warn(answer, "There are additional results that can be requested.")
+    answer = await answer_page(request, offer, query, results)
+    if query.semantics != LITERAL:
+        warn_literal(answer, query.semantics)
     return answer
 
 

@@ -106,6 +106,13 @@ async def answer_page(
     return response
 
 
+def warn_literal(response: Response, asked: Semantics) -> None:
+    """Tell that a search that has no other matching has matched literally (§8.3.4.2)."""
+    name = "fuzzymatching" if asked.fuzzy_names else "emptyvaluematching"
+    text = "parameter is not supported. Only literal matching has been performed."
+    warn(response, f"The {name} {text}")
+
+
 def read_query(
     request: Request, target: Target, from_header: frozenset[str] = frozenset()
 ) -> Query:

@@ -13,7 +13,8 @@ from bfr_core.pixels import PixelPool, frame_attributes, render_frame
 from bfr_core.retrieval import retrieve_instances
 from bfr_dicomweb.media_types import NotAcceptable, Offer, choose
 from bfr_dicomweb.resources import accepted_by, target_of
-from bfr_dicomweb.wado import DOOR, frame_numbers, read_frame
+from bfr_dicomweb.wado import DOOR
+from bfr_dicomweb.wado_frames import frame_numbers, read_frame
 
 OFFERS = (Offer("image/jpeg"), Offer("image/png"))
 VIEWPORT_MAX_PIXELS = 8192

@@ -2,11 +2,14 @@
 
 import asyncio
 import gzip
+import hashlib
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 from urllib.parse import quote
 
+import orjson
 import zstandard
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response, StreamingResponse
@@ -21,6 +24,7 @@ from bfr_dicomweb.media_types import DICOM_JSON, Accepted, Offer, choose, parse_
 JSON_OFFERS = (Offer(DICOM_JSON), Offer("application/json"))
 BULK_DATA_MARK = b'"BulkDataURI":"bulkdata/'
 COMPRESS_MIN_BYTES = 1024
+RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 BATCH_BYTES = 2 * 1024 * 1024
 CACHED_BYTES = 1024 * 1024  # copied by the event loop itself
 
@@ -151,6 +155,99 @@ async def pieces_answer(
     if length_bytes <= CACHED_BYTES:
         return Response(b"".join([chunk async for chunk in chunks]), headers=headers)
     return StreamingResponse(await opened(chunks), headers=headers)
+
+
+def etag_of(*digests: bytes, of: str = "") -> str:
+    """Return a validator of what has these digests, in the form that `of` names (RFC 9110 §8.8.3).
+
+    Weak: the same in another content coding has the same.
+    """
+    told = hashlib.blake2b(b"".join(digests) + of.encode(), digest_size=16)
+    return f'W/"{told.hexdigest()}"'
+
+
+def not_modified(request: Request, etag: str) -> Response | None:
+    """Return 304 when the client holds what has this validator (RFC 9110 §13.1.2)."""
+    held = {one.strip() for one in request.headers.get("if-none-match", "").split(",")}
+    if etag not in held and "*" not in held and etag.removeprefix("W/") not in held:
+        return None
+    headers = {"ETag": etag, "Cache-Control": "no-store", "Vary": "Accept"}
+    return Response(status_code=304, headers=headers)
+
+
+async def single_part(
+    request: Request,
+    store: Store,
+    pieces: Sequence[bytes | BlobRange],
+    headers: Mapping[str, str],
+    etag: str,
+) -> Response:
+    """Return an answer that is no multipart: whole, one range of it, or 304 (RFC 9110 §14.2).
+
+    A request for several ranges gets the whole. Raises Unavailable as `pieces_answer`.
+    """
+    if (known := not_modified(request, etag)) is not None:
+        return known
+    length = sum(map(length_of, pieces))
+    headers = {**headers, "ETag": etag, "Accept-Ranges": "bytes"}
+    wanted = _wanted_range(request, length, etag)
+    if wanted is None:
+        return await pieces_answer(store, pieces, length, headers)
+    first, last = wanted
+    if first > last:
+        detail = f"the representation has {length} bytes"
+        body = {"status": 416, "title": "Range Not Satisfiable", "detail": detail}
+        return Response(
+            orjson.dumps(body),
+            416,
+            {"Content-Range": f"bytes */{length}"},
+            media_type="application/problem+json",
+        )
+    headers["Content-Range"] = f"bytes {first}-{last}/{length}"
+    part = _cut(pieces, first, last + 1)
+    answer = await pieces_answer(store, part, last + 1 - first, headers)
+    answer.status_code = 206
+    return answer
+
+
+def length_of(piece: bytes | BlobRange) -> int:
+    """Return how many bytes a piece is."""
+    return len(piece) if isinstance(piece, bytes) else piece.length
+
+
+def _wanted_range(request: Request, length: int, etag: str) -> tuple[int, int] | None:
+    """Return the first and the last byte that are asked for; None for all of them.
+
+    What begins behind the end comes with a first that is greater than the last.
+    """
+    match = RANGE.fullmatch(request.headers.get("range", ""))
+    if match is None or request.headers.get("if-range", etag) != etag:
+        return None
+    first, last = match[1], match[2]
+    if not first and not last:
+        return None
+    if not first:
+        return (max(length - int(last), 0), length - 1) if int(last) else (length, length - 1)
+    if last and int(last) < int(first):
+        return None  # no valid range: as if nothing was asked for
+    return int(first), min(int(last), length - 1) if last else length - 1
+
+
+def _cut(pieces: Sequence[bytes | BlobRange], start: int, end: int) -> list[bytes | BlobRange]:
+    """Return the pieces that hold the bytes from `start` to `end`."""
+    result: list[bytes | BlobRange] = []
+    at = 0
+    for piece in pieces:
+        length = length_of(piece)
+        low, high = max(start - at, 0), min(end - at, length)
+        if low < high:
+            result.append(
+                piece[low:high]
+                if isinstance(piece, bytes)
+                else BlobRange(piece.key, piece.offset + low, high - low)
+            )
+        at += length
+    return result
 
 
 async def stream_pieces(store: Store, pieces: Sequence[bytes | BlobRange]) -> AsyncIterator[bytes]:

@@ -15,7 +15,7 @@ from bfr_core.workitem_states import Status
 from bfr_core.workitems import WorkitemRefused
 from bfr_dicomweb.datasets import MANY_OFFERS, ONE_OFFERS, datasets_answer, read_dataset, warn
 from bfr_dicomweb.media_types import choose
-from bfr_dicomweb.qido import Query, answer_page, read_query
+from bfr_dicomweb.qido import Query, answer_page, read_query, warn_literal
 from bfr_dicomweb.resources import Target, accepted_by, archive_to_store_in, target_of
 
 DOOR = "UPS-RS"
@@ -155,10 +155,7 @@ async def search_workitems(request: Request) -> Response:
     bodies = [orjson.dumps(_returned(dataset, query)) for dataset in found]
     response = await answer_page(request, offer, query, bodies)
     if query.semantics != LITERAL:
-        # The sentence of the standard, for both (§8.3.4.2).
-        name = "fuzzymatching" if query.semantics.fuzzy_names else "emptyvaluematching"
-        text = "parameter is not supported. Only literal matching has been performed."
-        warn(response, f"The {name} {text}")
+        warn_literal(response, query.semantics)
     return response
 
 
