@@ -304,7 +304,8 @@ def dicomweb() -> str:
             "WADO-URI (chapter 9) answers at the base of every root and at `/wado` below it. Each"
             " request becomes the one of WADO-RS that means the same. Optional parameters:"
             " `contentType`, `charset`, `transferSyntax`, `frameNumber`, `rows` with `columns`,"
-            " `windowCenter` with `windowWidth`, `imageQuality`, `imageAnnotation`, `region`."
+            " `windowCenter` with `windowWidth`, `imageQuality`; `imageAnnotation` and `region` as"
+            " far as rendered resources take `annotation` and a source region in `viewport`."
             " `anonymize` and presentation states are refused with 406, any other parameter with"
             " 400.",
             "",

@@ -65,6 +65,7 @@ def decode_codestream(frame: bytes, image: ImagePixel, transfer_syntax_uid: str)
 def can_decode(transfer_syntax_uid: str) -> bool:
     """Tell whether compressed frames of the syntax are read here."""
     return _decoder(transfer_syntax_uid) is not None or transfer_syntax_uid in (
+        RLE_LOSSLESS,
         ENCAPSULATED_UNCOMPRESSED,
         DEFLATED_IMAGE_FRAME,
     )

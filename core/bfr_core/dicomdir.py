@@ -135,6 +135,7 @@ OPTIONAL_KEYS = {
     }.items()
 }
 WITH_CONCEPT_MODIFIERS = frozenset({"SR DOCUMENT", "KEY OBJECT DOC"})
+ROWS = "00280010"
 CONTENT_SEQUENCE = "0040A730"
 RELATIONSHIP_TYPE = "0040A010"
 VERIFYING_OBSERVERS = "0040A073"
@@ -176,7 +177,7 @@ class Directory:
                 place.below.append(self._known[key])
             place = self._known[key]
         stored = one.stored
-        record_type = record_type_of(stored.sop_class_uid, has_frames=stored.frames is not None)
+        record_type = record_type_of(stored.sop_class_uid, is_image=ROWS in header)
         file = {
             "00041500": _element("CS", *file_id),
             "00041510": _element("UI", stored.sop_class_uid),
@@ -206,10 +207,10 @@ class Directory:
         return b"".join([prefix, _file_set(offsets[0], offsets[-1]), sequence, *items])
 
 
-def record_type_of(sop_class_uid: str, *, has_frames: bool) -> str:
+def record_type_of(sop_class_uid: str, *, is_image: bool) -> str:
     """Return the Directory Record Type for objects of the SOP class (PS3.3 table F.4-1).
 
-    Of classes that are not in the table, those with frames are images and the rest raw data.
+    Images of any class that is not in the table are IMAGE, its other objects RAW DATA.
     """
     if sop_class_uid == RT_IMAGE:
         return "IMAGE"
@@ -220,7 +221,7 @@ def record_type_of(sop_class_uid: str, *, has_frames: bool) -> str:
         for end in range(len(number), 0, -1):
             if (found := RECORD_TYPES.get(number[:end])) is not None:
                 return found
-    return "IMAGE" if has_frames else "RAW DATA"
+    return "IMAGE" if is_image else "RAW DATA"
 
 
 def _encoded(record_type: str, header: Dataset, file: Dataset) -> bytearray:

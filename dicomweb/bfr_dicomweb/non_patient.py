@@ -79,7 +79,7 @@ async def search_instances(request: Request, category: str) -> Response:
     base = str(request.base_url).rstrip("/") + target.root
     results = []
     for header in found:
-        uid = header[SOP_INSTANCE_UID]["Value"][0]
+        uid = str(header[SOP_INSTANCE_UID]["Value"][0]).strip(" \x00")
         result = _returned(header, query, category)
         result[RETRIEVE_URL] = {"vr": "UR", "Value": [f"{base}/{category}/{uid}"]}
         text = orjson.dumps(dict(sorted(result.items())))

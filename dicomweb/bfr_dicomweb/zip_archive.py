@@ -5,9 +5,10 @@ less knows that it broke off. Sums stand before the bytes they are of, for reade
 """
 
 import asyncio
+import hashlib
 import struct
 import zlib
-from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from starlette.responses import Response, StreamingResponse
 
 from bfr_core import dicomdir
 from bfr_core.blobs import WINDOW_BYTES, BlobReader, BlobRef, FileBlobs
+from bfr_core.errors import Unavailable
 from bfr_core.retrieval import FoundInstance
 from bfr_core.store import Store
 from bfr_dicomweb.media_types import APPLICATION_ZIP
@@ -35,10 +37,12 @@ NO_TIME, NO_DATE = 0, 0x21  # midnight of the first day of 1980: who asked when 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file in the archive: its bytes, or where they lie."""
+    """A file in the archive: its bytes, or where they lie and what they were."""
 
     name: str
     content: bytes | BlobRef
+    dataset_offset: int = 0
+    digest: bytes | None = None  # SHA-256 of what begins there
 
     @property
     def size_bytes(self) -> int:
@@ -70,7 +74,9 @@ def entries_of(found: Sequence[FoundInstance]) -> list[Entry]:
     for one in found:
         file_id = directory.new_file_id(one)
         directory.add(file_id, one)
-        files.append(Entry("/".join(file_id), one.stored.blob))
+        stored = one.stored
+        name = "/".join(file_id)
+        files.append(Entry(name, stored.blob, stored.dataset_offset, stored.digest))
     return [Entry(dicomdir.NAME, directory.to_bytes()), *files]
 
 
@@ -81,20 +87,18 @@ def length_bytes(entries: Sequence[Entry]) -> int:
 
 
 def zip_chunks(blobs: FileBlobs, entries: Sequence[Entry]) -> Generator[bytes]:
-    """Yield the archive in chunks of at most a window. Raises Unavailable when bytes are gone.
+    """Yield the archive in chunks of at most a window.
 
-    An object larger than a window is read twice: once for its sum, once for the archive.
+    Raises Unavailable when bytes are gone, or are not what was stored. An object larger than a
+    window is read twice: once for its sums, once for the archive.
     """
     refs = [one.content for one in entries if isinstance(one.content, BlobRef)]
     sums = []
     with closing(BlobReader(blobs, refs)) as reader:
         for one in entries:
             pieces = list(_pieces(reader, one)) if one.size_bytes <= WINDOW_BYTES else None
-            crc = 0
-            for piece in _pieces(reader, one) if pieces is None else pieces:
-                crc = zlib.crc32(piece, crc)
-            sums.append(crc)
-            yield _local_header(one, crc)
+            sums.append(_checked_sum(one, _pieces(reader, one) if pieces is None else pieces))
+            yield _local_header(one, sums[-1])
             yield from _pieces(reader, one) if pieces is None else pieces
     yield central_directory(entries, sums)
 
@@ -151,6 +155,20 @@ def _central_header(entry: Entry, crc: int, offset: int) -> bytes:
 
 def _zip64(*values: int) -> bytes:
     return struct.pack(f"<2H{len(values)}Q", 1, 8 * len(values), *values)
+
+
+def _checked_sum(entry: Entry, pieces: Iterable[bytes]) -> int:
+    """Return the CRC-32 of a file. Raises Unavailable when it is not what was stored."""
+    crc, place = 0, 0
+    digest = hashlib.sha256()
+    for piece in pieces:
+        crc = zlib.crc32(piece, crc)
+        if entry.digest is not None:
+            digest.update(memoryview(piece)[max(entry.dataset_offset - place, 0) :])
+        place += len(piece)
+    if entry.digest not in (None, digest.digest()):
+        raise Unavailable("an object is damaged: its bytes are not what was stored")
+    return crc
 
 
 def _pieces(reader: BlobReader, entry: Entry) -> Iterator[bytes]:

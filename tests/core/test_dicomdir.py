@@ -96,7 +96,8 @@ def test_every_object_is_reached_by_the_offsets(objects: list[Any]) -> None:
     assert len(leaves) == len(objects)
     assert all(below == [] for _, below in leaves)
     assert sorted(kind for kind, _ in leaves) == sorted(
-        record_type_of(STORAGE + kind, has_frames=False) for kind, *_ in objects
+        record_type_of(STORAGE + kind, is_image="00280010" in header)
+        for kind, _, _, header in objects
     )
     named = [one.ReferencedFileID for one in records_of(data) if "ReferencedFileID" in one]
     assert len({tuple(one) for one in named}) == len(objects)
@@ -128,7 +129,7 @@ def test_a_record_has_all_its_keys_empty_where_the_object_does_not_tell(kind: st
     ],
 )
 def test_the_sop_class_decides_the_record_type(sop_class_uid: str, record_type: str) -> None:
-    assert record_type_of(sop_class_uid, has_frames=False) == record_type
+    assert record_type_of(sop_class_uid, is_image=False) == record_type
 
 
 def test_a_verified_report_tells_when_it_was_verified_and_its_title_alone() -> None:

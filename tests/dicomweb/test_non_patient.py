@@ -6,6 +6,8 @@ from typing import Any
 import httpx
 import pydicom
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.uid import CTDefinedProcedureProtocolStorage, ExplicitVRBigEndian, InventoryStorage
 from tests.dicomweb.conftest import Web, bodies_of, multipart, related
@@ -269,3 +271,34 @@ async def test_every_access_is_on_record(web: Web) -> None:
         ("search", "success", None, {"keys": ["00720008"], "results": 1}),
         ("store", "refused", uid, {"reason": reason}),
     ]
+
+
+PALETTE = color_palette()
+BODIES = [
+    ("application/dicom", part10_bytes(PALETTE)),
+    ("application/dicom+json", PALETTE.to_json().encode()),
+    ("application/dicom+xml", write_xml(PALETTE.to_json_dict())),
+]
+
+
+@settings(max_examples=60)
+@given(
+    body=st.sampled_from(BODIES),
+    changes=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=3),
+    kept=st.one_of(st.just(1.0), st.floats(0, 1)),
+)
+async def test_no_damaged_body_makes_the_server_fail(
+    shared: Web, body: tuple[str, bytes], changes: list[tuple[float, int]], kept: float
+) -> None:
+    kind, whole = body
+    damaged = bytearray(whole)
+    for place, octet in changes:
+        damaged[int(place * len(damaged))] = octet
+    damaged = damaged[: int(kept * len(damaged))]
+    answer = await shared.client.post(
+        PALETTES, content=bytes(damaged), headers={"Content-Type": kind}
+    )
+    assert answer.status_code in (200, 400, 409, 415), answer.text
+    if answer.status_code == 200:
+        listed = await shared.client.get(f"{PALETTES}?includefield=all")
+        assert listed.status_code == 200

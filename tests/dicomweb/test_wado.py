@@ -4,6 +4,7 @@ import gzip
 import io
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -40,6 +41,7 @@ from tests.samples import (
 
 from bfr_core.pixels import PixelPool
 from bfr_core.postgres import Cluster
+from bfr_dicomweb.dicom_xml import read_xml, write_xml
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -256,7 +258,7 @@ async def test_the_accept_parameter_goes_before_the_header(corpus: Corpus) -> No
     [
         "image/gif",
         "application/dicom+json",
-        f'multipart/related; type="{DICOM}"; transfer-syntax={JPEG2000Lossless}',
+        f'multipart/related; type="{DICOM}"; transfer-syntax={JPEGBaseline8Bit}',
         f"{DICOM}; q=0",
         'multipart/related; type="application/dicom+xml"',
         "nonsense",
@@ -269,18 +271,42 @@ async def test_what_cannot_be_sent_is_not_acceptable(corpus: Corpus, accept: str
     assert answer.json()["detail"]
 
 
-async def test_a_named_transfer_syntax_must_be_that_of_every_object(
-    corpus: Corpus,
-) -> None:
+async def test_what_is_stored_in_a_syntax_that_is_named_comes_as_it_is(corpus: Corpus) -> None:
     jpeg_ls = corpus.ultrasound[JPEGLSLossless]
     named = 'multipart/related; type="application/dicom"; transfer-syntax='
-    answer = await corpus.get(jpeg_ls.study, named + JPEGLSLossless)
-    assert bodies_of(answer) == [jpeg_ls.data]
-    other = await corpus.get(jpeg_ls.study, f"{named}{RLELossless}, {named}{JPEG2000Lossless}")
+    for accept in (JPEGLSLossless, "*"):
+        answer = await corpus.get(jpeg_ls.study, named + accept)
+        assert bodies_of(answer) == [jpeg_ls.data]
+    other = await corpus.get(jpeg_ls.study, f"{named}{JPEGBaseline8Bit}")
     assert other.status_code == 406
 
 
-async def test_a_study_of_two_syntaxes_needs_both_to_be_accepted(web: Web) -> None:
+@pytest.mark.conforms("PS3.18 §8.7.3.5.2", "Objects are transcoded where another syntax is named")
+@pytest.mark.parametrize(
+    "target",
+    [ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, RLELossless],
+)
+async def test_objects_are_transcoded_where_another_syntax_is_named(
+    corpus: Corpus, target: str
+) -> None:
+    for one in [corpus.ct[0], *corpus.ultrasound.values()]:
+        if one.syntax == JPEGBaseline8Bit:
+            continue
+        answer = await corpus.get(one.instance, f"{DICOM}; transfer-syntax={target}")
+        assert answer.status_code == 200, (one.syntax, answer.text)
+        assert answer.headers["content-type"] == f"{DICOM}; transfer-syntax={target}"
+        found = pydicom.dcmread(io.BytesIO(answer.content))
+        assert found.file_meta.TransferSyntaxUID == target
+        assert found.file_meta.MediaStorageSOPInstanceUID == one.dataset.SOPInstanceUID
+        frames = int(one.dataset.get("NumberOfFrames", 1))
+        pixels = found.pixel_array.reshape(frames, -1)
+        stored = decoded_frames(one.dataset)
+        assert [bytes(frame.tobytes()) for frame in pixels] == [
+            bytes(np.ascontiguousarray(frame).tobytes()) for frame in stored
+        ]
+
+
+async def test_each_object_of_a_study_comes_in_a_syntax_that_is_accepted(web: Web) -> None:
     first = sample(us_multiframe(frames=1, transfer_syntax_uid=JPEGLSLossless))
     uids = {
         "StudyInstanceUID": first.dataset.StudyInstanceUID,
@@ -290,14 +316,148 @@ async def test_a_study_of_two_syntaxes_needs_both_to_be_accepted(web: Web) -> No
     second = sample(us_multiframe(frames=1, transfer_syntax_uid=RLELossless, **uids))
     await web.stow(first.data, second.data)
     named = 'multipart/related; type="application/dicom"; transfer-syntax='
-    only = await web.client.get(
-        ROOT + first.study, headers={"Accept": f"{named}{RLELossless}, {named}{HTJ2KLossless}"}
-    )
-    assert only.status_code == 406
+    only = await web.client.get(ROOT + first.study, headers={"Accept": f"{named}{RLELossless}"})
+    transcoded, stored = bodies_of(only)
+    assert stored == second.data
+    found = pydicom.dcmread(io.BytesIO(transcoded))
+    assert found.file_meta.TransferSyntaxUID == RLELossless
     both = await web.client.get(
         ROOT + first.study, headers={"Accept": f"{named}{RLELossless}, {named}{JPEGLSLossless}"}
     )
     assert bodies_of(both) == [first.data, second.data]
+
+
+async def test_an_object_that_is_too_large_is_not_transcoded(
+    cluster: Cluster, pixels: PixelPool, tmp_path: Path
+) -> None:
+    with new_settings(cluster, tmp_path, transcoded_max_bytes=1000) as chosen:
+        async with running(chosen, pixels) as web:
+            one = sample(ct_instance())
+            await web.stow(one.data)
+            named = f"{DICOM}; transfer-syntax={RLELossless}"
+            answer = await web.client.get(ROOT + one.instance, headers={"Accept": named})
+            assert answer.status_code == 406
+            assert "too large" in answer.json()["detail"]
+
+
+# Validators and ranges
+
+
+@pytest.mark.conforms("PS3.18 §10.4.3", "If-None-Match is answered with 304 while nothing changes")
+async def test_metadata_that_a_client_holds_is_not_sent_again(web: Web) -> None:
+    one = sample(ct_instance())
+    await web.stow(one.data)
+    for level in (one.study, one.series, one.instance):
+        url = f"{ROOT}{level}/metadata"
+        first = await web.client.get(url)
+        etag = first.headers["etag"]
+        again = await web.client.get(url, headers={"If-None-Match": f'"other", {etag}'})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == etag
+        other = {"If-None-Match": etag, "Accept": 'multipart/related; type="application/dicom+xml"'}
+        assert (await web.client.get(url, headers=other)).status_code == 200
+    held = (await web.client.get(f"{ROOT}{one.study}/metadata")).headers["etag"]
+    uids = {
+        "StudyInstanceUID": one.dataset.StudyInstanceUID,
+        "SeriesInstanceUID": one.dataset.SeriesInstanceUID,
+    }
+    await web.stow(part10_bytes(ct_instance(InstanceNumber=2, **uids)))
+    url = f"{ROOT}{one.study}/metadata"
+    assert (await web.client.get(url, headers={"If-None-Match": held})).status_code == 200
+
+
+@pytest.mark.conforms("PS3.18 §8.4", "Ranges of what is no multipart (RFC 9110 §14)")
+async def test_a_range_of_bytes_is_sent_where_it_is_asked_for(corpus: Corpus) -> None:
+    one = corpus.ct[0]
+    paths = [(one.instance, DICOM), (f"{one.instance}/frames/1", "application/octet-stream")]
+    for path, accept in paths:
+        whole = await corpus.get(path, accept)
+        assert whole.headers["accept-ranges"] == "bytes"
+        size, etag = len(whole.content), whole.headers["etag"]
+        for asked, first, last in (
+            ("bytes=0-0", 0, 0),
+            ("bytes=100-299", 100, 299),
+            (f"bytes={size - 10}-", size - 10, size - 1),
+            ("bytes=-7", size - 7, size - 1),
+            (f"bytes=5-{size * 2}", 5, size - 1),
+            (f"bytes=-{size * 2}", 0, size - 1),
+        ):
+            headers = {"Accept": accept, "Range": asked, "If-Range": etag}
+            part = await corpus.web.client.get(ROOT + path, headers=headers)
+            assert part.status_code == 206, asked
+            assert part.headers["content-range"] == f"bytes {first}-{last}/{size}"
+            assert part.content == whole.content[first : last + 1]
+        for asked in ("bytes=2-1", "bytes=0-1,5-6", "lines=1-2", "bytes=-"):
+            headers = {"Accept": accept, "Range": asked}
+            assert (await corpus.web.client.get(ROOT + path, headers=headers)).status_code == 200
+        stale = {"Accept": accept, "Range": "bytes=0-1", "If-Range": '"other"'}
+        assert (await corpus.web.client.get(ROOT + path, headers=stale)).content == whole.content
+        behind = {"Accept": accept, "Range": f"bytes={size}-"}
+        refused = await corpus.web.client.get(ROOT + path, headers=behind)
+        assert refused.status_code == 416
+        assert refused.headers["content-range"] == f"bytes */{size}"
+        held = {"Accept": accept, "If-None-Match": etag}
+        assert (await corpus.web.client.get(ROOT + path, headers=held)).status_code == 304
+
+
+# Bulk data and pixel data
+
+
+@pytest.mark.conforms("PS3.18 §10.4.1.1.5", "All bulk data of an instance, a series, a study")
+async def test_all_bulk_data_comes_with_its_addresses(web: Web) -> None:
+    one = sample(with_bulk_data())
+    await web.stow(one.data)
+    for level in (one.instance, one.series, one.study):
+        answer = await web.client.get(f"{ROOT}{level}/bulkdata")
+        parts = parts_of(answer)
+        assert len(parts) == 2
+        for headers, body in parts:
+            value = await web.client.get(headers["content-location"])
+            assert value.content == body
+            named = {"Accept": 'multipart/related; type="application/octet-stream"'}
+            [(again, _)] = parts_of(
+                await web.client.get(headers["content-location"], headers=named)
+            )
+            assert again["content-location"] == headers["content-location"]
+    nothing = sample(ct_instance())
+    await web.stow(nothing.data)
+    assert (await web.client.get(f"{ROOT}{nothing.study}/bulkdata")).status_code == 404
+
+
+@pytest.mark.conforms("PS3.18 §10.4.1.1.7", "All frames of an instance, a series, a study")
+async def test_pixel_data_is_every_frame_with_its_address(corpus: Corpus) -> None:
+    for one in (corpus.ct[0], corpus.ultrasound[RLELossless]):
+        for level in (one.instance, one.series, one.study):
+            parts = parts_of(await corpus.get(f"{level}/pixeldata"))
+            for headers, body in parts:
+                frame = await corpus.web.client.get(
+                    headers["content-location"], headers={"Accept": "*/*"}
+                )
+                assert bodies_of(frame) == [body]
+    native = await corpus.get(
+        f"{corpus.ultrasound[RLELossless].study}/pixeldata",
+        'multipart/related; type="application/octet-stream"',
+    )
+    stored = decoded_frames(corpus.ultrasound[RLELossless].dataset)
+    assert bodies_of(native) == [np.ascontiguousarray(frame).tobytes() for frame in stored]
+    report = next(one for one in corpus.all if "PixelData" not in one.dataset)
+    assert (await corpus.get(f"{report.instance}/pixeldata")).status_code == 404
+
+
+@pytest.mark.conforms("PS3.18 §8.7.3.4", "Frames are compressed without loss on request")
+async def test_frames_are_compressed_where_that_is_asked_for(corpus: Corpus) -> None:
+    one = corpus.ct[0]
+    for media_type, target in (
+        ("image/jls", JPEGLSLossless),
+        ("image/jp2", JPEG2000Lossless),
+        ("image/jphc", HTJ2KLossless),
+        ("image/dicom-rle", RLELossless),
+    ):
+        answer = await corpus.get(f"{one.instance}/frames/1", media_type)
+        assert answer.headers["content-type"] == f"{media_type}; transfer-syntax={target}"
+        assert 0 < len(answer.content) < len(one.dataset.PixelData)
+        back = await corpus.get(one.instance, f"{DICOM}; transfer-syntax={target}")
+        assert answer.content in back.content
 
 
 @pytest.mark.conforms("PS3.18 §10.4.3", "404 at each level that is not there")
@@ -421,11 +581,22 @@ async def test_metadata_is_compressed_as_the_client_accepts(
     assert body == plain
 
 
-@pytest.mark.parametrize(
-    "accept", ["application/dicom+xml", 'multipart/related; type="application/dicom+xml"']
-)
-async def test_metadata_as_xml_is_not_acceptable(corpus: Corpus, accept: str) -> None:
-    assert (await corpus.get(f"{corpus.ct[0].study}/metadata", accept)).status_code == 406
+@pytest.mark.conforms("PS3.18 §8.7.3.2", "Metadata comes as XML, a part for each instance")
+async def test_metadata_comes_as_xml(corpus: Corpus) -> None:
+    named = 'multipart/related; type="application/dicom+xml"'
+    for name, one in corpus.samples.items():
+        if name == "other archive":
+            continue
+        told = (await corpus.get(f"{one.series}/metadata")).json()
+        parts = parts_of(await corpus.get(f"{one.series}/metadata", named))
+        assert {headers["content-type"] for headers, _ in parts} == {"application/dicom+xml"}
+        assert [read_xml(body, 10) for _, body in parts] == [
+            read_xml(write_xml(each), 10) for each in told
+        ]
+    alone = await corpus.get(f"{corpus.ct[0].instance}/metadata", "application/dicom+xml")
+    assert read_xml(alone.content, 10)["00080018"]["Value"] == [corpus.ct[0].dataset.SOPInstanceUID]
+    several = await corpus.get(f"{corpus.ct[0].study}/metadata", "application/dicom+xml")
+    assert several.status_code == 406
 
 
 async def test_metadata_says_the_type_that_was_accepted(corpus: Corpus) -> None:

@@ -62,11 +62,11 @@ def storage(store: Store, bridge: Bridge) -> Service:
 
 
 def is_storage(abstract_syntax: str, private: Sequence[str] = ("*",)) -> bool:
-    """Tell whether the UID is a storage SOP class: every one of DICOM's, of patients and of none
-    (PS3.4 Annexes B and GG), and private ones.
+    """Tell whether the UID is a storage SOP class: every one of DICOM's, and private ones.
 
-    A private UID says nothing about its service: `private` names those that are storage, whole,
-    by a root that ends with a dot, or all of them by "*" (PS3.4 §B.5, PS3.2 on private classes).
+    Those of no patient are storage too (PS3.4 Annex GG). A private UID says nothing about its
+    service: `private` names those that are storage, whole, by a root that ends with a dot, or all
+    of them by "*" (PS3.4 §B.5, PS3.2 on private classes).
     """
     service_class = uid_to_service_class(abstract_syntax)
     if service_class is StorageServiceClass or abstract_syntax in CATEGORY_OF:
