@@ -6,6 +6,7 @@ For what is made here: answers to searches and identifiers. Stored objects go ou
 import struct
 from base64 import b64decode
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from bfr_core.character_sets import TextEncoder
@@ -53,6 +54,55 @@ def encode_dataset(
     raise AssertionError("Unicode holds every text")
 
 
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """The place of an element whose value is written from elsewhere."""
+
+    tag: str
+    vr: str
+
+
+def encode_pieces(dataset: Dataset) -> list[bytes | Streamed]:
+    """Return the data set in Explicit VR Little Endian, in pieces around its top-level bulk data.
+
+    Character set and errors as `encode_dataset`.
+    """
+    runs: list[Dataset | Streamed] = [{}]
+    for tag in sorted(dataset):
+        element = dataset[tag]
+        run = runs[-1]
+        if "BulkDataURI" in element:
+            runs += [Streamed(tag, str(element["vr"])), {}]
+        elif tag != SPECIFIC_CHARACTER_SET and isinstance(run, dict):
+            run[tag] = element
+    try:
+        return _encode_runs(runs, TextEncoder(()))
+    except UnicodeEncodeError:
+        first = runs[0]
+        told: Dataset = {SPECIFIC_CHARACTER_SET: {"vr": "CS", "Value": list(UNICODE)}}
+        runs[0] = {**told, **(first if isinstance(first, dict) else {})}
+        return _encode_runs(runs, TextEncoder(UNICODE))
+
+
+def _encode_runs(runs: Sequence[Dataset | Streamed], text: TextEncoder) -> list[bytes | Streamed]:
+    return [run if isinstance(run, Streamed) else _encode(run, True, text) for run in runs]
+
+
+def streamed_header(element: Streamed, length: int) -> bytes:
+    """Return the header of an element in Explicit VR, of the length that its value will have."""
+    tag, vr = element.tag, element.vr
+    number = struct.pack("<HH", int(tag[:4], 16), int(tag[4:], 16))
+    if vr in _LONG or length > _SHORT_VALUE_MAX_BYTES:
+        name = vr if vr in _LONG else "UN"
+        return number + struct.pack("<2sHI", name.encode(), 0, length)
+    return number + struct.pack("<2sH", vr.encode(), length)
+
+
+def item_header(length: int) -> bytes:
+    """Return the header of an item or a fragment."""
+    return struct.pack("<HHI", 0xFFFE, 0xE000, length)
+
+
 def _encode(dataset: Dataset, explicit: bool, text: TextEncoder) -> bytes:
     pieces = []
     for tag in sorted(dataset):
@@ -61,15 +111,12 @@ def _encode(dataset: Dataset, explicit: bool, text: TextEncoder) -> bytes:
         value = _value(vr, element, explicit, text)
         if len(value) % 2:
             value += b"\0" if vr in ("UI", "OB", "UN") else b" "
-        number = struct.pack("<HH", int(tag[:4], 16), int(tag[4:], 16))
-        if not explicit:
-            pieces.append(number + struct.pack("<I", len(value)))
-        elif vr in _LONG or len(value) > _SHORT_VALUE_MAX_BYTES:
+        if explicit:
             # A long value of a short VR is UN (PS3.5 §6.2.2).
-            name = vr if vr in _LONG else "UN"
-            pieces.append(number + struct.pack("<2sHI", name.encode(), 0, len(value)))
+            pieces.append(streamed_header(Streamed(tag, vr), len(value)))
         else:
-            pieces.append(number + struct.pack("<2sH", vr.encode(), len(value)))
+            number = struct.pack("<HH", int(tag[:4], 16), int(tag[4:], 16))
+            pieces.append(number + struct.pack("<I", len(value)))
         pieces.append(value)
     return b"".join(pieces)
 
@@ -77,10 +124,12 @@ def _encode(dataset: Dataset, explicit: bool, text: TextEncoder) -> bytes:
 def _value(vr: str, element: dict[str, Any], explicit: bool, text: TextEncoder) -> bytes:
     if "InlineBinary" in element:
         return b64decode(element["InlineBinary"])
+    if "bytes" in element:
+        return bytes(element["bytes"])
     values = element.get("Value") or []
     if vr == "SQ":
         items = [_encode(item, explicit, text) for item in values]
-        return b"".join(struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item for item in items)
+        return b"".join(item_header(len(item)) + item for item in items)
     if vr == "AT":
         return b"".join(struct.pack("<HH", int(v[:4], 16), int(v[4:], 16)) for v in values)
     if vr in _NUMBERS:

@@ -19,11 +19,14 @@ TEXT = frozenset("AE AS AT CS DA DT LO LT SH ST TM UC UI UR UT".split())
 NAME_GROUPS = frozenset({"Alphabetic", "Ideographic", "Phonetic"})
 
 
-def checked_dataset(dataset: object, max_depth: int, path: str = "") -> Dataset:
+def checked_dataset(
+    dataset: object, max_depth: int, path: str = "", *, bulk_data: bool = False
+) -> Dataset:
     """Return the data set in one form: tags in upper case and in order, empty values without Value.
 
     Raises Invalid naming the attribute that is malformed, has another VR than the dictionary
-    says, refers to bulk data (PS3.18 §11.1.3), or lies deeper than `max_depth` sequences.
+    says, refers to bulk data unless it may (PS3.18 §11.1.3), or lies deeper than `max_depth`
+    sequences.
     """
     if not isinstance(dataset, Mapping):
         raise Invalid(f"{path or 'the data set'} is no DICOM JSON object")
@@ -36,16 +39,22 @@ def checked_dataset(dataset: object, max_depth: int, path: str = "") -> Dataset:
         tag = key.upper()
         if tag in result:
             raise Invalid(f"{path}{tag} is there twice")
-        result[tag] = _element(element, tag, path + tag, max_depth)
+        result[tag] = _element(element, tag, path + tag, max_depth, bulk_data)
     return dict(sorted(result.items()))
 
 
-def _element(element: object, tag: str, path: str, max_depth: int) -> dict[str, Any]:
+def _element(
+    element: object, tag: str, path: str, max_depth: int, bulk_data: bool
+) -> dict[str, Any]:
     if not isinstance(element, Mapping) or not isinstance(element.get("vr"), str):
         raise Invalid(f"{path} has no vr")
     vr = element["vr"]
     _check_vr(tag, vr, path)
     unknown = element.keys() - {"vr", "Value", "InlineBinary"}
+    if bulk_data and unknown == {"BulkDataURI"} and len(element) == 2 and vr != "SQ":
+        if not isinstance(element["BulkDataURI"], str) or not element["BulkDataURI"]:
+            raise Invalid(f"{path}: BulkDataURI is no URI")
+        return {"vr": vr, "BulkDataURI": element["BulkDataURI"]}
     if "BulkDataURI" in unknown:
         raise Invalid(f"{path} refers to bulk data, which does not come with it")
     if unknown or {"Value", "InlineBinary"} <= element.keys():
@@ -57,7 +66,9 @@ def _element(element: object, tag: str, path: str, max_depth: int) -> dict[str, 
         raise Invalid(f"{path}: Value is no array")
     if vr == "SQ":
         values = [
-            checked_dataset({} if item is None else item, max_depth - 1, f"{path}.")
+            checked_dataset(
+                {} if item is None else item, max_depth - 1, f"{path}.", bulk_data=bulk_data
+            )
             for item in values
         ]
     else:

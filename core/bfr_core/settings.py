@@ -104,6 +104,9 @@ class Settings:
     ] = 4 * MIB
     object_max_bytes: Annotated[int, "Largest object accepted"] = 8 * GIB
     header_max_bytes: Annotated[int, "Largest header (everything but pixel data)"] = 64 * MIB
+    metadata_max_bytes: Annotated[
+        int, "Largest metadata part of a request that stores objects as JSON or XML"
+    ] = 64 * MIB
     header_max_depth: Annotated[int, "Deepest nesting of sequences"] = 32
     header_max_elements: Annotated[int, "Most data elements in one header"] = 1_000_000
     inline_binary_max_bytes: Annotated[

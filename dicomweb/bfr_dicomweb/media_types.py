@@ -137,6 +137,11 @@ class Accepted:
     header: tuple[MediaRange, ...]
 
 
+def frame_name(name: str) -> str:
+    """Return the name that the standard now gives to a media type of frames."""
+    return _OTHER_NAMES.get(name, name)
+
+
 def frame_media_type(transfer_syntax_uid: str) -> str:
     """Return the media type of a frame in a transfer syntax (PS3.18 tables 8.7.3-4 and 8.7.3-5).
 

@@ -1,4 +1,4 @@
-"""STOW-RS: the Store transaction with Part 10 objects (PS3.18 §10.5)."""
+"""STOW-RS: the Store transaction (PS3.18 §10.5)."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,16 +12,25 @@ from starlette.responses import Response
 from bfr_core.errors import ArchiveError, Invalid, Unavailable
 from bfr_core.instances import Dataset
 from bfr_core.receiving import Incoming, MismatchedObject, Received, Reception
+from bfr_dicomweb.datasets import ONE_OFFERS, datasets_answer
 from bfr_dicomweb.errors import UnsupportedMediaType, failure_reason_of
-from bfr_dicomweb.media_types import APPLICATION_DICOM, parse_media_type
-from bfr_dicomweb.multipart import Part, PartLimits, boundary_of, read_parts
+from bfr_dicomweb.media_types import (
+    APPLICATION_DICOM,
+    DICOM_XML,
+    MULTIPART_RELATED,
+    MediaType,
+    choose,
+    parse_media_type,
+)
+from bfr_dicomweb.multipart import ContentTooLarge, Part, PartLimits, boundary_of, read_parts
 from bfr_dicomweb.resources import (
     Target,
+    accepted_by,
     archive_to_store_in,
-    choose_json,
     json_answer,
     target_of,
 )
+from bfr_dicomweb.stow_metadata import METADATA_TYPES, MetadataBody, reference_of
 
 DOOR = "STOW-RS"
 COMMIT_MAX = 500
@@ -47,8 +56,15 @@ class Answer:
 
     def add_failed(self, one: Received, error: ArchiveError) -> None:
         """Tell of an object that is not stored, and why."""
+        self.add_refused(_reference(one), error)
+
+    def add_refused(self, reference: Dataset | None, error: ArchiveError) -> None:
+        """Tell of an object that could not be made of what was sent, by what it claims to be."""
+        if reference is None:
+            self.add_unreadable(error)
+            return
         self._note(error)
-        self.failed.append({**_reference(one), **_reason(error)})
+        self.failed.append({**reference, **_reason(error)})
 
     def add_unreadable(self, error: ArchiveError) -> None:
         """Tell of a part that is no object with UIDs (§10.5.3.1)."""
@@ -84,19 +100,27 @@ class Answer:
 async def store_instances(request: Request) -> Response:
     """Store the objects of the body and tell of each what became of it."""
     target = await target_of(request)
-    media_type = choose_json(request)
-    boundary = _boundary(request)
+    offer = choose(accepted_by(request), ONE_OFFERS)
+    media_type = _media_type(request)
     archive = await archive_to_store_in(target)
     reception = Reception(target.store, target.access, archive, DOOR)
     answer = Answer(str(request.base_url).rstrip("/") + target.root)
     received: list[Received] = []
+    metadata = await asyncio.to_thread(MetadataBody, target.store.settings, str(request.url))
+    receiver = _Receiver(request, target, reception, metadata, received, answer)
     try:
-        await _receive(request, target, reception, boundary, received, answer)
+        if media_type.name == MULTIPART_RELATED:
+            await receiver.read_parts(boundary_of(request.headers["content-type"])[0])
+        else:
+            await receiver.read_body(media_type)
+        await receiver.compose()
     except BaseException:
         # The body is no whole: none of it may stay.
         await asyncio.to_thread(reception.discard, received)
         await asyncio.to_thread(reception.close)
         raise
+    finally:
+        await asyncio.to_thread(metadata.close)
     try:
         for start in range(0, len(received), COMMIT_MAX):
             for outcome in await target.store.commit(received[start : start + COMMIT_MAX]):
@@ -106,43 +130,106 @@ async def store_instances(request: Request) -> Response:
                     answer.add_failed(outcome.received, outcome.error)
     finally:
         await asyncio.to_thread(reception.close)
-    response = await json_answer(request, orjson.dumps(answer.dataset()), media_type)
+    told = orjson.dumps(answer.dataset())
+    if offer.media_type == DICOM_XML:
+        response = await datasets_answer(request, offer, [told])
+    else:  # one data set, not an array of one
+        response = await json_answer(request, told, offer.media_type)
     response.status_code = answer.status()
     return response
 
 
-async def _receive(
-    request: Request,
-    target: Target,
-    reception: Reception,
-    boundary: str,
-    received: list[Received],
-    answer: Answer,
-) -> None:
-    settings = target.store.settings
-    limits = PartLimits(
-        total_max_bytes=settings.request_body_max_bytes, parts_max=settings.request_parts_max
-    )
-    study = request.path_params.get("study")
-    async for part in read_parts(_body(request), boundary, limits):
-        media_type = parse_media_type(part.headers["content-type"])
-        if media_type.name != APPLICATION_DICOM:
-            answer.add_unreadable(
-                UnsupportedMediaType(f"part {part.number} is {media_type.name!r}")
-            )
-            continue
+@dataclass(slots=True)
+class _Receiver:
+    """Takes the objects of a body, part by part, into `received` and `answer`."""
+
+    request: Request
+    target: Target
+    reception: Reception
+    metadata: MetadataBody
+    received: list[Received]
+    answer: Answer
+
+    async def read_parts(self, boundary: str) -> None:
+        """Read a multipart body. Raises Invalid when it is no whole."""
+        settings = self.target.store.settings
+        limits = PartLimits(
+            total_max_bytes=settings.request_body_max_bytes, parts_max=settings.request_parts_max
+        )
+        async for part in read_parts(_body(self.request), boundary, limits):
+            media_type = parse_media_type(part.headers["content-type"])
+            try:
+                await self._read_part(part, media_type)
+            except Invalid as error:
+                if not part.ended:
+                    raise
+                kind = type(error) if isinstance(error, UnsupportedMediaType) else Invalid
+                self.answer.add_unreadable(kind(f"part {part.number}: {error.message}"))
+
+    async def read_body(self, media_type: MediaType) -> None:
+        """Read a body that is one object, or metadata without bulk data."""
+        settings = self.target.store.settings
+        if media_type.name in METADATA_TYPES:
+            data = bytearray()
+            async for chunk in _body(self.request):
+                data += chunk
+                if len(data) > settings.metadata_max_bytes:
+                    raise ContentTooLarge(
+                        f"metadata is longer than {settings.metadata_max_bytes} bytes"
+                    )
+            self.metadata.add_metadata(1, bytes(data), media_type.name)
+            return
+        chunks = _limited(_body(self.request), settings.request_body_max_bytes)
         try:
-            one = await _receive_part(reception, part)
+            self._take(await _receive_object(self.reception, chunks))
         except Invalid as error:
-            if not part.ended:
+            if isinstance(error, ContentTooLarge | BrokenOff):
                 raise
-            answer.add_unreadable(Invalid(f"part {part.number}: {error.message}"))
-            continue
-        if study is not None and one.study_instance_uid != study:
-            reception.discard([one])
-            answer.add_failed(one, MismatchedObject("the object is of another study than the URL"))
-            continue
-        received.append(one)
+            self.answer.add_unreadable(error)
+
+    async def compose(self) -> None:
+        """Make the objects that metadata describes, once all bulk data is there."""
+        for number, dataset in self.metadata.datasets:
+            try:
+                self._take(await asyncio.to_thread(self._composed, dataset))
+            except Invalid as error:
+                told = Invalid(f"part {number}: {error.message}")
+                self.answer.add_refused(reference_of(dataset), told)
+
+    async def _read_part(self, part: Part, media_type: MediaType) -> None:
+        if media_type.name == APPLICATION_DICOM:
+            self._take(await _receive_object(self.reception, part.body()))
+        elif media_type.name in METADATA_TYPES:
+            await self.metadata.take_metadata(part, media_type.name)
+        elif "content-location" in part.headers:
+            await self.metadata.take_bulk_data(part, media_type)
+        else:
+            async for _ in part.body():
+                pass
+            raise UnsupportedMediaType(f"{media_type.name!r} is no object")
+
+    def _take(self, one: Received) -> None:
+        study = self.request.path_params.get("study")
+        if study is None or one.study_instance_uid == study:
+            self.received.append(one)
+            return
+        self.reception.discard([one])
+        self.answer.add_failed(one, MismatchedObject("the object is of another study than the URL"))
+
+    def _composed(self, dataset: object) -> Received:
+        chunks = self.metadata.part10(dataset)
+        incoming = self.reception.incoming_part10()
+        try:
+            for chunk in chunks:
+                incoming.write(chunk)
+        except BaseException:
+            incoming.abort()
+            raise
+        return incoming.finish()
+
+
+class BrokenOff(Invalid):
+    """The sender broke off before the body had ended."""
 
 
 async def _body(request: Request) -> AsyncIterator[bytes]:
@@ -150,14 +237,23 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
         async for chunk in request.stream():
             yield chunk
     except ClientDisconnect as error:
-        raise Invalid("the sender broke off before the body had ended") from error
+        raise BrokenOff("the sender broke off before the body had ended") from error
 
 
-async def _receive_part(reception: Reception, part: Part) -> Received:
+async def _limited(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncIterator[memoryview]:
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > max_bytes:
+            raise ContentTooLarge(f"the body is larger than {max_bytes} bytes")
+        yield memoryview(chunk)
+
+
+async def _receive_object(reception: Reception, chunks: AsyncIterator[memoryview]) -> Received:
     incoming = reception.incoming_part10()
     refused: Invalid | None = None
     try:
-        async for chunk in part.body():
+        async for chunk in chunks:
             if refused is None:
                 refused = await _write(incoming, chunk)
     except BaseException:
@@ -181,16 +277,22 @@ async def _write(incoming: Incoming, chunk: memoryview) -> Invalid | None:
     return None
 
 
-def _boundary(request: Request) -> str:
+def _media_type(request: Request) -> MediaType:
+    """Return the media type of the body. Raises UnsupportedMediaType."""
     header = request.headers.get("content-type", "")
     if not header:
         raise UnsupportedMediaType("the request has no Content-Type")
-    if parse_media_type(header).name != "multipart/related":
-        raise UnsupportedMediaType('the body must be multipart/related; type="application/dicom"')
-    boundary, kind = boundary_of(header)
-    if kind not in ("", APPLICATION_DICOM):
-        raise UnsupportedMediaType(f"parts of type {kind!r} are not taken")
-    return boundary
+    media_type = parse_media_type(header)
+    taken = (APPLICATION_DICOM, *METADATA_TYPES)
+    if media_type.name == MULTIPART_RELATED:
+        kind = media_type.parameters.get("type", "").lower()
+        if kind and kind not in taken:
+            raise UnsupportedMediaType(f"parts of type {kind!r} are not taken")
+    elif media_type.name not in taken:
+        raise UnsupportedMediaType(
+            f'a body is multipart/related; type="{APPLICATION_DICOM}" or metadata'
+        )
+    return media_type
 
 
 def _reference(one: Received) -> Dataset:
