@@ -31,6 +31,7 @@ __all__ = [
     "PixelPool",
     "decode_frame",
     "decoded_photometric_interpretation",
+    "draw_frame",
     "frame_attributes",
     "native_frame",
     "render_frame",
@@ -39,6 +40,8 @@ __all__ = [
 
 Grey = npt.NDArray[np.floating[Any]]
 Window = tuple[float, float, str]  # centre, width, function as in PS3.18 §8.3.5.1.4
+
+Region = tuple[int, int, int, int]  # left, top, width, height, in pixels of the frame
 
 _SHARED_FUNCTIONAL_GROUPS = "52009229"
 _PER_FRAME_FUNCTIONAL_GROUPS = "52009230"
@@ -113,25 +116,58 @@ def render_frame(
     media_type: str = "image/jpeg",
     max_pixels: int = PIXELS_MAX,
     vr: str = "OW",
+    region: Region | None = None,
 ) -> bytes:
-    """Return a frame as a JPEG or PNG of 8 bits, as wide pixels as they are high.
-
-    Grey values pass the modality and VOI transforms; `window` (centre, width, and "linear",
-    "linear-exact" or "sigmoid") goes before the windows and tables of the object, and means nothing
-    to colour. Without any, the least and greatest value of the frame are black and white; Pixel
-    Padding Value is left out. `viewport` is the width and height of a box that the whole picture
-    is scaled into, up or down. Graphic overlays and colour profiles are not applied.
-
-    Raises Invalid when the frame cannot be decoded, its attributes contradict themselves, a
-    parameter is out of range, or the picture would have more than `max_pixels` pixels.
-    """
+    """Return a frame as a JPEG or PNG of 8 bits, as `draw_frame` draws it. Raises Invalid."""
     if media_type not in ("image/jpeg", "image/png"):
         raise Invalid(f"A frame is not rendered as {media_type}.")
     if not 1 <= quality <= 100:
         raise Invalid("The quality of a rendered frame is between 1 and 100.")
+    picture = draw_frame(
+        frame,
+        dataset,
+        transfer_syntax_uid,
+        frame_number,
+        window,
+        viewport,
+        max_pixels,
+        vr,
+        region,
+    )
+    if media_type == "image/png":
+        return bytes(imagecodecs.png_encode(picture, level=3))
+    return bytes(imagecodecs.jpeg8_encode(picture, level=quality))
+
+
+def draw_frame(
+    frame: bytes,
+    dataset: Mapping[str, Any],
+    transfer_syntax_uid: str,
+    frame_number: int = 1,
+    window: Window | None = None,
+    viewport: tuple[int, int] | None = None,
+    max_pixels: int = PIXELS_MAX,
+    vr: str = "OW",
+    region: Region | None = None,
+) -> Samples:
+    """Return a frame as a picture of 8 bits, (rows, columns) or RGB, its pixels square.
+
+    Grey values pass the modality and VOI transforms; `window` (centre, width, and "linear",
+    "linear-exact" or "sigmoid") goes before the windows and tables of the object, and means nothing
+    to colour. Without any, the least and greatest value of the frame are black and white; Pixel
+    Padding Value is left out. `region` is what is shown of the frame: left, top, width and height
+    in its pixels, a negative width or height for a mirror image. `viewport` is the width and height
+    of a box that the picture is scaled into, up or down. Graphic overlays and colour profiles are
+    not applied.
+
+    Raises Invalid when the frame cannot be decoded, its attributes contradict themselves, a
+    parameter is out of range, or the picture would have more than `max_pixels` pixels.
+    """
     attributes = frame_attributes(dataset, frame_number)
     image = image_pixel(attributes)
-    width, height = _picture_size(image, attributes, viewport, max_pixels)
+    columns, rows, across, down = _source(image, region)
+    shown = columns.stop - columns.start, rows.stop - rows.start
+    width, height = _picture_size(shown, attributes, viewport, max_pixels)
     samples = decode_frame(frame, attributes, transfer_syntax_uid, frame_number, max_pixels, vr)
     if image.samples_per_pixel == 3:
         picture = _colour(samples, image, transfer_syntax_uid)
@@ -139,10 +175,23 @@ def render_frame(
         picture = _palette_colour(samples, image, attributes)
     else:
         picture = _grey(samples, image, attributes, window)
-    picture = np.ascontiguousarray(resized(picture, width, height))
-    if media_type == "image/png":
-        return bytes(imagecodecs.png_encode(picture, level=3))
-    return bytes(imagecodecs.jpeg8_encode(picture, level=quality))
+    if region is not None:
+        picture = np.ascontiguousarray(picture[rows, columns][::down, ::across])
+    return np.ascontiguousarray(resized(picture, width, height))
+
+
+def _source(image: ImagePixel, region: Region | None) -> tuple[slice, slice, int, int]:
+    """Return the columns and the rows that are shown, and the steps in which they are read."""
+    if region is None:
+        return slice(0, image.columns), slice(0, image.rows), 1, 1
+    left, top, width, height = region
+    columns = slice(left, left + abs(width))
+    rows = slice(top, top + abs(height))
+    if left < 0 or top < 0 or not width or not height:
+        raise Invalid("A region begins within the picture and has a width and a height.")
+    if columns.stop > image.columns or rows.stop > image.rows:
+        raise Invalid(f"The region is not within {image.columns} × {image.rows} pixels.")
+    return columns, rows, -1 if width < 0 else 1, -1 if height < 0 else 1
 
 
 def _item(dataset: Mapping[str, Any], sequence: str, number: int) -> Mapping[str, Any]:
@@ -180,13 +229,13 @@ def _number(attributes: Mapping[str, Any], tag: str) -> float | None:
 
 
 def _picture_size(
-    image: ImagePixel,
+    shown: tuple[int, int],
     attributes: Mapping[str, Any],
     viewport: tuple[int, int] | None,
     max_pixels: int,
 ) -> tuple[int, int]:
-    """Return the width and height of the picture, its pixels made square (PS3.3 §C.7.6.3.1.7)."""
-    width, height = float(image.columns), float(image.rows)
+    """Return width and height of a picture of so many pixels, made square (PS3.3 §C.7.6.3.1.7)."""
+    width, height = float(shown[0]), float(shown[1])
     ratio = _pixel_height_to_width(attributes)
     if ratio > 1:
         height *= ratio

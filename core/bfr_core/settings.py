@@ -112,6 +112,8 @@ class Settings:
     inline_binary_max_bytes: Annotated[
         int, "Longer binary values are bulk data with a URI of their own"
     ] = 1024
+    animation_max_frames: Annotated[int, "Most frames of a rendered GIF or video"] = 500
+    thumbnail_pixels: Annotated[int, "Width and height of the box of a thumbnail"] = 256
     transcoded_max_bytes: Annotated[
         int, "Largest object that DICOMweb sends in another transfer syntax than it is stored in"
     ] = 512 * MIB

@@ -35,6 +35,7 @@ SUBSCRIBER = f"{WORKITEM}/subscribers/{{aetitle}}"
 EVENT_CHANNEL = "/ws/subscribers/{aetitle}"
 INSTANCE = f"{SERIES}/instances/{{instance}}"
 LEVELS = (STUDY, SERIES, INSTANCE)
+PICTURED = (*LEVELS, f"{INSTANCE}/frames/{{frames}}")
 
 
 async def retrieve_capabilities(request: Request) -> Response:
@@ -62,8 +63,8 @@ RESOURCES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", f"{INSTANCE}/metadata", wado.retrieve_metadata),
     *(("GET", f"{level}/pixeldata", wado_frames.retrieve_pixel_data) for level in LEVELS),
     ("GET", f"{INSTANCE}/frames/{{frames}}", wado_frames.retrieve_frames),
-    ("GET", f"{INSTANCE}/frames/{{frames}}/rendered", rendered.retrieve_rendered),
-    ("GET", f"{INSTANCE}/rendered", rendered.retrieve_rendered),
+    *(("GET", f"{level}/rendered", rendered.retrieve_rendered) for level in PICTURED),
+    *(("GET", f"{level}/thumbnail", rendered.retrieve_thumbnail) for level in PICTURED),
     *(("GET", f"{level}/bulkdata", wado_bulk_data.retrieve_all_bulk_data) for level in LEVELS),
     ("GET", f"{INSTANCE}/bulkdata/{{path:path}}", wado_bulk_data.retrieve_bulk_data),
     ("GET", "", wado_uri.retrieve),
