@@ -5,6 +5,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from functools import cache
 from importlib.metadata import version
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ from bfr_core.errors import ArchiveError, Invalid
 from bfr_core.pixels import PixelPool
 from bfr_core.settings import Settings
 from bfr_core.store import Store
+from bfr_dicomweb import openapi
 from bfr_dicomweb.errors import answer_error
 from bfr_dicomweb.event_channel import Channels
 from bfr_ui.pages import page
@@ -103,6 +105,7 @@ def web_app(store: Store, pixels: PixelPool) -> Starlette:
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
+            Route("/openapi.json", openapi_document),
             *bfr_dicomweb.app.routes(),
             *bfr_ui.api.routes(),
             Route(PAGES, page),
@@ -121,7 +124,7 @@ def web_app(store: Store, pixels: PixelPool) -> Starlette:
 
 def transactions() -> dict[tuple[str, str], tuple[str, str]]:
     """Return the transaction and the resource behind the method and path of each route."""
-    operation = ("/healthz", "/readyz", "/metrics")
+    operation = ("/healthz", "/readyz", "/metrics", "/openapi.json")
     return {
         **{("GET", path): ("operation", path) for path in operation},
         **bfr_dicomweb.app.transactions(),
@@ -151,6 +154,18 @@ async def readyz(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Answer with the figures of every process of this machine."""
     return _response(await observing.figures(request.app.state.store, "web"))
+
+
+async def openapi_document(request: Request) -> Response:
+    """Answer with what the doors of PS3.18 offer, as OpenAPI."""
+    return _response((200, "application/json", await asyncio.to_thread(_openapi)))
+
+
+@cache
+def _openapi() -> bytes:
+    return orjson.dumps(
+        openapi.document(bfr_dicomweb.app.ROOTS, bfr_dicomweb.app.RESOURCES, version("bfr"))
+    )
 
 
 def _response(answer: observing.Answer) -> Response:

@@ -115,7 +115,7 @@ def _of(category: str, handle: Callable[[Request, str], Awaitable[Response]]) ->
     async def handler(request: Request) -> Response:
         return await handle(request, category)
 
-    handler.__doc__ = handle.__doc__
+    handler.__name__, handler.__doc__ = handle.__name__, handle.__doc__
     return handler
 
 
