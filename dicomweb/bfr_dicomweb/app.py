@@ -1,4 +1,4 @@
-"""The resources of PS3.18 chapters 10 and 11, below the joint root and below each archive."""
+"""The resources of PS3.18 chapters 10, 11 and 13, below the joint root and below each archive."""
 
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from bfr_core.errors import NotFound
 from bfr_dicomweb import (
     capabilities,
+    commitment_requests,
     event_channel,
     qido,
     rendered,
@@ -27,6 +28,7 @@ ROOTS = ("/dicomweb", "/archives/{ae_title}/dicomweb")
 STUDY = "/studies/{study}"
 SERIES = f"{STUDY}/series/{{series}}"
 WORKITEM = "/workitems/{workitem}"
+COMMITMENT = "/commitment-requests/{transaction}"
 SUBSCRIBER = f"{WORKITEM}/subscribers/{{aetitle}}"
 EVENT_CHANNEL = "/ws/subscribers/{aetitle}"
 INSTANCE = f"{SERIES}/instances/{{instance}}"
@@ -68,6 +70,8 @@ RESOURCES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", SUBSCRIBER, ups_subscriptions.subscribe),
     ("DELETE", SUBSCRIBER, ups_subscriptions.unsubscribe),
     ("POST", f"{SUBSCRIBER}/suspend", ups_subscriptions.suspend),
+    ("POST", COMMITMENT, commitment_requests.request_commitment),
+    ("GET", COMMITMENT, commitment_requests.check_result),
 )
 
 
