@@ -268,6 +268,7 @@ async def _commit(
         archive_id=archive.archive_id,
         study_instance_uid=target.study_instance_uid,
         series_instance_uid=target.series_instance_uid,
+        sop_instance_uid=target.sop_instance_uid,
     )
     await record_act(
         tx, access, "delete", archive, target,

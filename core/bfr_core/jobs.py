@@ -333,6 +333,15 @@ async def sum_up_contents(context: JobContext, timestamp: int) -> None:
         await statistics.sum_up_contents(tx)
 
 
+@app.periodic(cron="*/5 * * * *")
+@app.task(name="number_events", pass_context=True, retry=RETRY, queueing_lock="number_events")
+async def number_events(context: JobContext, timestamp: int) -> None:
+    """Number new events, so that nobody who reads the feed has to number those of a year."""
+    from bfr_core.changes import number_events
+
+    await number_events(_store(context))
+
+
 @app.periodic(cron="* * * * *")
 @app.task(name="retry_stalled", pass_context=True, queueing_lock="retry_stalled")
 async def retry_stalled(context: JobContext, timestamp: int) -> None:

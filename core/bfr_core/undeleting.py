@@ -50,7 +50,8 @@ UNDO = """
     WHERE deletion_id = %(deletion_id)s
 """
 FIND_UNDONE = """
-    SELECT archive.archive_id, archive.connection_id, archive.ae_title, archive.name, undone_by
+    SELECT archive.archive_id, archive.connection_id, archive.ae_title, archive.name, undone_by,
+        study_instance_uid, series_instance_uid, sop_instance_uid
     FROM deletion JOIN archive USING (archive_id)
     WHERE deletion_id = %(deletion_id)s AND undone_at IS NOT NULL
 """
@@ -101,6 +102,8 @@ async def restore_undone(store: "Store", deletion_id: int) -> Undone:
     if not rows:
         return Undone(0, 0)
     access = operator(rows[0].pop("undone_by"))
+    uids = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")
+    target = Target(*(rows[0].pop(uid) for uid in uids))
     reception = Reception(store, access, Archive(**rows[0]), "undelete")
     count = 0
     while True:
@@ -115,18 +118,19 @@ async def restore_undone(store: "Store", deletion_id: int) -> Undone:
                 raise outcome.error
         count += len(outcomes)
         async with store.database.transaction() as tx:
-            uids = [str(row["sop_instance_uid"]) for row in places]
-            await tx.run(FORGET, deletion_id=deletion_id, sop_instance_uids=uids)
-    async with store.database.transaction() as tx:
-        gone = await tx.run(FORGET_GONE, deletion_id=deletion_id)
-        if count:
-            one = received[0]
+            restored_uids = [str(row["sop_instance_uid"]) for row in places]
+            await tx.run(FORGET, deletion_id=deletion_id, sop_instance_uids=restored_uids)
+            # With every batch: an undoing that goes on after a crash has told of all of them.
             await events.write(
                 tx,
                 "instances_restored",
                 archive_id=reception.archive.archive_id,
-                study_instance_uid=one.study_instance_uid,
+                study_instance_uid=target.study_instance_uid,
+                series_instance_uid=target.series_instance_uid,
+                sop_instance_uid=target.sop_instance_uid,
             )
+    async with store.database.transaction() as tx:
+        gone = await tx.run(FORGET_GONE, deletion_id=deletion_id)
     return Undone(count, gone)
 
 

@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from bfr_core.errors import NotFound
 from bfr_dicomweb import (
     capabilities,
+    changes,
     commitment_requests,
     event_channel,
     qido,
@@ -72,6 +73,8 @@ RESOURCES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", f"{SUBSCRIBER}/suspend", ups_subscriptions.suspend),
     ("POST", COMMITMENT, commitment_requests.request_commitment),
     ("GET", COMMITMENT, commitment_requests.check_result),
+    ("GET", "/changes", changes.list_changes),
+    ("GET", "/changes/latest", changes.latest_change),
 )
 
 
