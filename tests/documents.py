@@ -294,7 +294,7 @@ def dicomweb() -> str:
             " with its name and changes nothing else that is sent. Which status of PS3.4 Annex CC"
             " becomes which of HTTP: [ADR 13](../adr/0013-worklist.md).",
             "",
-            "Storage commitment (chapter 13): a request is answered at once with 200, never 202, and"
+            "Storage commitment (chapter 13): a request is answered at once, never with 202, and"
             " its result is kept for good. Objects may be named by SOP instance or by study; one"
             " that lies in another series than was said is not committed. The Failure Reasons are"
             " those of the DIMSE service: [dicom.md](dicom.md). The joint root takes a request"
@@ -304,6 +304,11 @@ def dicomweb() -> str:
             " that the answer begins after; `limit`; `starttime` and `endtime` (RFC 3339), between"
             " which a change was published. Nothing is missed and nothing comes twice by who goes"
             " on from the last Sequence: [ADR 20](../adr/0020-the-change-feed.md).",
+            "",
+            "Beyond the standard: `/count` below each resource of a search takes the same keys and"
+            " answers with `count` and `atLeast`, which is true when there are more than the"
+            " `BFR_SEARCH_COUNTED_MAX` that are counted. Instances are counted by keys of their"
+            " study and series.",
             "",
             "Not offered yet: XML outside the worklist, fuzzy matching, transcoding to compressed"
             " syntaxes, metadata with bulk data in STOW-RS, zip, rendered series and studies,"

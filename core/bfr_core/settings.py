@@ -62,6 +62,9 @@ class Settings:
     search_results_max: Annotated[
         int, "Most results of one search answer; a client pages with offset"
     ] = 1000
+    search_counted_max: Annotated[
+        int, "Most results that are counted; a count says when there are more"
+    ] = 10_000
 
     dimse_host: Annotated[str, "Address that the dimse role listens on"] = "127.0.0.1"
     dimse_port: Annotated[int, "Port of the dimse role; 0: any free port"] = 11112

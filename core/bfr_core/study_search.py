@@ -297,6 +297,14 @@ async def search_instances(
     return result
 
 
+def level_conditions(
+    access: Access, archive_id: int | None, matches: Sequence[Match], *, of_series: bool
+) -> Conditions:
+    """Return the conditions that a search for studies, or for series, has. Raises Invalid."""
+    keys = ALL_KEYS if of_series else STUDY_KEYS
+    return _conditions(access, archive_id, matches, keys, LITERAL)
+
+
 def _conditions(
     access: Access,
     archive_id: int | None,
