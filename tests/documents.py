@@ -305,6 +305,16 @@ def dicomweb() -> str:
             " which a change was published. Nothing is missed and nothing comes twice by who goes"
             " on from the last Sequence: [ADR 20](../adr/0020-the-change-feed.md).",
             "",
+            "Beyond the standard: DELETE of a study, series or instance rejects what it holds."
+            " `code` is one of CID 7011: 113001, 113037, 113038, 113039; the body may tell more:"
+            ' `{"reason": "…"}`. The objects are in no answer from then on and are refused when'
+            " they come again. A rejection note stays in the study: a key object selection that"
+            " names them, with the code, the text and who rejected. Storing such a note, by STOW-RS"
+            " or C-STORE, has the same effect: for callers on this machine, and for nodes that"
+            " are registered with `--accept-rejections`; the note of another node is stored, has no"
+            " effect and opens a case. Objects of other studies than the note's stay. With the"
+            " UIDs of the note `bfr undelete` takes the rejection back, and the note.",
+            "",
             "Beyond the standard: `/count` below each resource of a search takes the same keys and"
             " answers with `count` and `atLeast`, which is true when there are more than the"
             " `BFR_SEARCH_COUNTED_MAX` that are counted. Instances are counted by keys of their"

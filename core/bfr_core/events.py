@@ -12,6 +12,7 @@ Kind = Literal[
     "series_reopened",
     "series_sealed",
     "instances_deleted",
+    "instances_rejected",
     "instances_restored",
 ]
 

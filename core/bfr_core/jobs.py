@@ -121,6 +121,15 @@ async def defer_restore(tx: Transaction, deletion_id: int) -> None:
     ).defer_async(deletion_id=deletion_id)
 
 
+async def defer_apply_rejection(
+    tx: Transaction, ae_title: str, note: Sequence[str], rejected_by: str
+) -> None:
+    """Have the objects deleted that a rejection note names; `note` is its UIDs from the study."""
+    await apply_rejection.configure(connection=tx.connection).defer_async(
+        ae_title=ae_title, note=list(note), rejected_by=rejected_by
+    )
+
+
 async def defer_keep_connections(tx: Transaction) -> None:
     """Have connections, archives and nodes written beside the packs."""
     await keep_connections.configure(
@@ -227,6 +236,16 @@ async def restore(context: JobContext, deletion_id: int) -> None:
     from bfr_core.undeleting import restore_undone
 
     await restore_undone(_store(context), deletion_id)
+
+
+@app.task(name="apply_rejection", pass_context=True, retry=RETRY)
+async def apply_rejection(
+    context: JobContext, ae_title: str, note: list[str], rejected_by: str
+) -> None:
+    """Delete the objects that a rejection note names, unless that is done."""
+    from bfr_core.rejecting import apply_rejection
+
+    await apply_rejection(_store(context), ae_title, note, rejected_by)
 
 
 @app.task(name="keep_connections", pass_context=True, retry=RETRY)

@@ -5,10 +5,11 @@ import datetime
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bfr_core import events, jobs
+from bfr_core import commitments, events, jobs
 from bfr_core.access import Access, operator
 from bfr_core.blobs import BlobRef
 from bfr_core.connections import Archive
+from bfr_core.deleting import delete
 from bfr_core.errors import Conflict, NotFound
 from bfr_core.receiving import Received, Reception
 from bfr_core.restoring import restored
@@ -51,6 +52,7 @@ UNDO = """
 """
 FIND_UNDONE = """
     SELECT archive.archive_id, archive.connection_id, archive.ae_title, archive.name, undone_by,
+        rejection_code IS NOT NULL AS is_rejection,
         study_instance_uid, series_instance_uid, sop_instance_uid
     FROM deletion JOIN archive USING (archive_id)
     WHERE deletion_id = %(deletion_id)s AND undone_at IS NOT NULL
@@ -103,6 +105,7 @@ async def restore_undone(store: "Store", deletion_id: int) -> Undone:
         return Undone(0, 0)
     access = operator(rows[0].pop("undone_by"))
     uids = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")
+    is_rejection = rows[0].pop("is_rejection")
     target = Target(*(rows[0].pop(uid) for uid in uids))
     reception = Reception(store, access, Archive(**rows[0]), "undelete")
     count = 0
@@ -131,7 +134,16 @@ async def restore_undone(store: "Store", deletion_id: int) -> Undone:
             )
     async with store.database.transaction() as tx:
         gone = await tx.run(FORGET_GONE, deletion_id=deletion_id)
+    if is_rejection:
+        await _take_back_note(store, access, reception.archive, target)
     return Undone(count, gone)
+
+
+async def _take_back_note(store: "Store", access: Access, archive: Archive, note: Target) -> None:
+    """Delete the note of a rejection that holds no more; nothing happens the second time."""
+    uid = str(note.sop_instance_uid)
+    if uid in await commitments.find_held(store, archive.archive_id, [uid]):
+        await delete(store, access, archive.ae_title, note, "the rejection was taken back")
 
 
 def _restored_all(reception: Reception, places: list[dict[str, Any]]) -> list[Received]:

@@ -25,6 +25,7 @@ ACTIONS: Mapping[str, str] = {
     "series_sealed": "update",
     "series_reopened": "update",
     "instances_deleted": "delete",
+    "instances_rejected": "delete",
     "instances_restored": "create",
 }
 

@@ -1,3 +1,5 @@
+-- What happens to objects is told in order, and by rejection notes.
+
 -- The change feed: events get numbers in the order in which they could be seen (changes.py).
 
 ALTER TABLE event
@@ -15,3 +17,9 @@ CREATE UNIQUE INDEX event_by_change ON event (change_number) WHERE change_number
 CREATE INDEX event_by_archive ON event (archive_id, change_number) WHERE change_number IS NOT NULL;
 CREATE INDEX event_by_publication ON event (published_at, change_number)
     WHERE change_number IS NOT NULL;
+
+-- Rejections: deletions that a note tells of, which is an object of the study itself; the deletion
+-- bears the UIDs of its note, and its objects may lie in several series (rejecting.py).
+ALTER TABLE deletion ADD COLUMN rejection_code text;  -- code value of DCM; null: no rejection
+ALTER TABLE dicom_node
+    ADD COLUMN rejections_accepted boolean NOT NULL DEFAULT false;  -- its notes take effect
