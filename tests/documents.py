@@ -14,6 +14,7 @@ from bfr_core import metrics
 from bfr_core.errors import ArchiveError
 from bfr_core.non_patient_categories import CATEGORIES
 from bfr_core.settings import Settings
+from bfr_core.transcoding import COMPRESSED_TARGETS
 from bfr_dicomweb import app, errors
 from bfr_legacy.dimse import find_scp, query_retrieve, status
 from bfr_legacy.dimse.commitment_scp import STORAGE_COMMITMENT
@@ -304,8 +305,7 @@ def dicomweb() -> str:
             "WADO-URI (chapter 9) answers at the base of every root and at `/wado` below it. Each"
             " request becomes the one of WADO-RS that means the same. Optional parameters:"
             " `contentType`, `charset`, `transferSyntax`, `frameNumber`, `rows` with `columns`,"
-            " `windowCenter` with `windowWidth`, `imageQuality`; `imageAnnotation` and `region` as"
-            " far as rendered resources take `annotation` and a source region in `viewport`."
+            " `windowCenter` with `windowWidth`, `imageQuality`, `region`."
             " `anonymize` and presentation states are refused with 406, any other parameter with"
             " 400.",
             "",
@@ -314,11 +314,62 @@ def dicomweb() -> str:
             + ". Every attribute is a key. What an object is, its SOP class decides; one that names"
             " a study is of that study: [ADR 23](../adr/0023-non-patient-instances.md).",
             "",
-            "Not offered yet: XML outside the worklist, fuzzy matching, transcoding to compressed"
-            " syntaxes, metadata with bulk data in STOW-RS, zip, rendered series and studies,"
-            " thumbnails, WADO-URI, non-patient instances, storage commitment. Objects and frames"
-            " go out as stored when no transfer syntax, or `*`, is asked for; frames also as"
-            " native little endian.",
+            "Storage commitment (chapter 13): a request is answered at once, never with 202, and"
+            " its result is kept for good. Objects may be named by SOP instance or by study; one"
+            " that lies in another series than was said is not committed. The Failure Reasons are"
+            " those of the DIMSE service: [dicom.md](dicom.md). The joint root takes a request"
+            " where there is one archive only.",
+            "",
+            "Beyond the standard: the change feed at `/changes`. Parameters: `since`, a Sequence"
+            " that the answer begins after; `limit`; `starttime` and `endtime` (RFC 3339), between"
+            " which a change was published. Nothing is missed and nothing comes twice by who goes"
+            " on from the last Sequence: [ADR 20](../adr/0020-the-change-feed.md).",
+            "",
+            "Beyond the standard: DELETE of a study, series or instance rejects what it holds."
+            " `code` is one of CID 7011: 113001, 113037, 113038, 113039; the body may tell more:"
+            ' `{"reason": "…"}`. The objects are in no answer from then on and are refused when'
+            " they come again. A rejection note stays in the study: a key object selection that"
+            " names them, with the code, the text and who rejected. Storing such a note, by STOW-RS"
+            " or C-STORE, has the same effect: for callers on this machine, and for nodes that"
+            " are registered with `--accept-rejections`; the note of another node is stored, has no"
+            " effect and opens a case. Objects of other studies than the note's stay. With the"
+            " UIDs of the note `bfr undelete` takes the rejection back, and the note.",
+            "",
+            "Beyond the standard: `/count` below each resource of a search takes the same keys and"
+            " answers with `count` and `atLeast`, which is true when there are more than the"
+            " `BFR_SEARCH_COUNTED_MAX` that are counted. Instances are counted by keys of their"
+            " study and series.",
+            "",
+            "Search: beside the keys of the tables, instances of a study, series or UID that is"
+            " named match by any attribute, also in sequences. Person names match without regard to"
+            " case and accents, by component groups; `fuzzymatching` finds each word of the key in the"
+            " name, or what is much like it by three-letter groups, in any order."
+            " `emptyvaluematching` takes two quotation marks, `multiplevaluematching` a backslash"
+            " between values. `includefield` adds attributes of patient, study and series that only"
+            " objects tell, for at most `BFR_SEARCH_HEADERS_MAX` results. A page goes on behind the"
+            " one before it: [ADR 15](../adr/0015-search-positions.md).",
+            "",
+            "Retrieve: objects and frames go out as stored when no transfer syntax, or `*`, is"
+            " asked for; else as stored, in Explicit or Implicit VR Little Endian, or without loss"
+            " in "
+            + ", ".join(f"`{uid}`" for uid in COMPRESSED_TARGETS)
+            + ", each picture compared before it leaves: [ADR 17](../adr/0017-transcoding-for-"
+            "dicomweb.md). Metadata, single objects, single frames and single values have an ETag;"
+            " the last three give ranges.",
+            "",
+            "Rendered: JPEG, PNG and animated GIF; MP4 (H.264) where the extra `video` is"
+            " installed; HTML and text for structured reports; encapsulated PDF and CDA as they"
+            " are. Parameters `viewport`, `window`, `quality`:"
+            " [ADR 18](../adr/0018-rendered-resources.md).",
+            "",
+            "Store: Part 10, and metadata in JSON or XML with bulk data in parts, text of which is"
+            " stored in UTF-8: [ADR 19](../adr/0019-objects-from-metadata.md).",
+            "",
+            "What an OpenAPI client needs stands at `/openapi.json`.",
+            "",
+            "Not offered: `annotation` and `iccprofile` of rendered resources, rendering by"
+            " presentation states, search attributes that are registered later, JPEG 2000 pictures,"
+            " store of lossy pictures as JPEG alone without metadata.",
             "",
             "## Errors",
             "",

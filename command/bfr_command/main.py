@@ -11,6 +11,7 @@ import uvloop
 
 from bfr_core import logs
 from bfr_core.errors import ArchiveError
+from bfr_core.rejection_notes import CODES
 from bfr_core.settings import Settings
 
 log = logging.getLogger("bfr.command")
@@ -163,6 +164,9 @@ def _terms(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--associations-per-minute-max", type=int, metavar="N")
     verb.add_argument("--pdu-max-bytes", type=int, metavar="N")
     verb.add_argument("--tell-availability", action=flag, help="tell it of each complete study")
+    verb.add_argument(
+        "--accept-rejections", action=flag, help="delete what its rejection notes name"
+    )
 
 
 def _worklist(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -206,6 +210,9 @@ def _keeping(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         command.add_argument("--archive", required=True, metavar="AE", help="AE title")
         if name == "delete":
             command.add_argument("--reason", required=True, help="why; names no person")
+            command.add_argument(
+                "--code", choices=sorted(CODES), help="reject what is there now, and leave a note"
+            )
         command.set_defaults(command=f"deleting.{name}_objects")
 
     command = commands.add_parser("verify", help="hold stored objects against their digests")

@@ -132,6 +132,7 @@ def _changes(arguments: argparse.Namespace) -> dict[str, object]:
         "associations_per_minute_max": arguments.associations_per_minute_max,
         "pdu_max_bytes": arguments.pdu_max_bytes,
         "availability_wanted": arguments.tell_availability,
+        "rejections_accepted": arguments.accept_rejections,
     }
     return {name: value for name, value in named.items() if value is not None}
 

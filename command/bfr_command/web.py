@@ -71,7 +71,11 @@ class LoopbackCallers:
                 await Response("only for callers on this machine\n", 403)(scope, receive, send)
             return
         scope.setdefault("state", {})["access"] = Access(
-            kind="local", subject="loopback", archive_ids=None, remote_address=address
+            kind="local",
+            subject="loopback",
+            archive_ids=None,
+            remote_address=address,
+            may_reject=True,
         )
         await self._app(scope, receive, send)
 

@@ -13,6 +13,7 @@ class Access:
     archive_ids: frozenset[int] | None  # None: every archive
     remote_address: str | None = None
     may_store: bool = True  # False: came by the AE title of a virtual archive
+    may_reject: bool = False  # what it rejects is gone
     dicom_node_id: int | None = None  # the registered node that calls, if it is one
     names_user: bool = False  # the node has said who its user is, and proved it
 

@@ -10,7 +10,7 @@ from bfr_core.access import Access
 from bfr_core.database import Transaction
 from bfr_core.errors import Denied, NotFound
 
-Kind = Literal["damaged_object", "missing_object", "damaged_manifest"]
+Kind = Literal["damaged_object", "missing_object", "damaged_manifest", "rejection_without_effect"]
 
 
 @dataclass(frozen=True, slots=True)

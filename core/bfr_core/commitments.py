@@ -5,7 +5,7 @@ in this archive under the SOP class named, and whose bytes can be read at this m
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,10 +75,16 @@ WAS_ASKED = """
         AND transaction_uid = %(transaction_uid)s AND dicom_node_id = %(dicom_node_id)s)
 """
 RECEIVED = """
-    SELECT sop_instance_uid, sop_class_uid, pack_key, offset_bytes, length_bytes
+    SELECT sop_instance_uid, sop_class_uid, pack_key, offset_bytes, length_bytes, series_id
     FROM instance
     WHERE archive_id = %(archive_id)s AND sop_instance_uid = ANY(%(sop_instance_uids)s)
 """
+SERIES_UIDS = """
+    SELECT series_id, study_instance_uid, series_instance_uid
+    FROM series JOIN study USING (study_id) WHERE series_id = ANY(%(series_ids)s)
+"""
+
+Series = tuple[str, str]  # Study and Series Instance UID
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,15 @@ class _Commitment:
     @property
     def references(self) -> list[Reference]:
         return [(sop_class, sop_instance) for sop_class, sop_instance in self.requested]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One object that an archive holds."""
+
+    sop_class_uid: str
+    blob: BlobRef
+    series_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +132,7 @@ async def take_request(
     """
     if not policy.may_store(access, archive_id) or access.dicom_node_id is None:
         raise Denied("who may not store cannot ask for commitment")
-    _check(transaction_uid, references)
+    check_request(transaction_uid, references)
     async with store.database.transaction() as tx:
         commitment_id = int(
             await tx.value(
@@ -168,15 +183,19 @@ async def begin_report(store: "Store", commitment_id: int) -> Report | None:
         )
     if commitment.result is None:
         try:
-            result = await _decide(store, commitment, duplicate=bool(duplicate))
+            if duplicate:
+                failed = [(*one, DUPLICATE_TRANSACTION_UID) for one in commitment.references]
+                result = CommitmentResult((), tuple(failed))
+            else:
+                result = await decide(store, commitment.archive_id, commitment.references)
             async with store.database.transaction() as tx:
-                text = orjson.dumps(_stored(result)).decode()
+                text = orjson.dumps(stored_result(result)).decode()
                 await tx.run(KEEP_RESULT, commitment_id=commitment_id, result=text)
         except BaseException:
             await end_report(store, commitment_id, told=False)
             raise
     else:
-        result = _read(commitment.result)
+        result = read_result(commitment.result)
     return Report(link, commitment.transaction_uid, result)
 
 
@@ -200,7 +219,7 @@ async def request_commitment(
     """
     if not policy.may_read(access, archive_id):
         raise Denied("who may not read the archive cannot ask for its objects")
-    _check(transaction_uid, references)
+    check_request(transaction_uid, references)
     async with store.database.transaction() as tx:
         commitment_id = int(
             await tx.value(
@@ -244,7 +263,7 @@ async def find_result(store: "Store", commitment_id: int) -> CommitmentResult | 
         commitment = await tx.one(_Commitment, FIND_COMMITMENT, commitment_id=commitment_id)
     if commitment is None or commitment.result is None:
         return None
-    return _read(commitment.result)
+    return read_result(commitment.result)
 
 
 async def take_result(
@@ -258,10 +277,11 @@ async def take_result(
         params = {"transaction_uid": transaction_uid, "dicom_node_id": dicom_node_id}
         if not await tx.value(WAS_ASKED, **params):
             raise NotFound("no commitment was asked for under this Transaction UID")
-        await tx.run(TAKE_RESULT, result=orjson.dumps(_stored(result)).decode(), **params)
+        await tx.run(TAKE_RESULT, result=orjson.dumps(stored_result(result)).decode(), **params)
 
 
-def _check(transaction_uid: str, references: Sequence[Reference]) -> None:
+def check_request(transaction_uid: str, references: Sequence[Reference]) -> None:
+    """Raise Invalid naming the attribute for which this is no request."""
     checked_uid("00081195", transaction_uid)
     if not 1 <= len(references) <= REFERENCES_MAX:
         raise Invalid(f"00081199: {len(references)} references; 1 to {REFERENCES_MAX} can be")
@@ -270,22 +290,30 @@ def _check(transaction_uid: str, references: Sequence[Reference]) -> None:
         checked_uid("00081155", sop_instance_uid)
 
 
-async def _decide(store: "Store", commitment: _Commitment, *, duplicate: bool) -> CommitmentResult:
-    references = commitment.references
-    if duplicate:
-        failed = [(*one, DUPLICATE_TRANSACTION_UID) for one in references]
-        return CommitmentResult((), tuple(failed))
-    held = await _held(store, commitment.archive_id, [uid for _, uid in references])
-    lost = await asyncio.to_thread(_lost, store, [blob for _, blob in held.values()])
+async def decide(
+    store: "Store",
+    archive_id: int,
+    references: Sequence[Reference],
+    series: Mapping[str, Series] | None = None,
+) -> CommitmentResult:
+    """Return which of the objects the archive commits to at this moment, and why not to the rest.
+
+    `series` tells where objects were said to lie, by SOP Instance UID; one that lies elsewhere is
+    not the object that was asked for. Raises Unavailable when a manifest cannot be read now.
+    """
+    held = await find_held(store, archive_id, [uid for _, uid in references])
+    lost = await asyncio.to_thread(_lost, store, [one.blob for one in held.values()])
+    lies_in = await _series_of(store, held) if series else {}
     committed: list[Reference] = []
     failures: list[Failure] = []
     for sop_class_uid, sop_instance_uid in references:
-        stored_class, blob = held.get(sop_instance_uid, ("", None))
-        if blob is None:
+        one = held.get(sop_instance_uid)
+        wanted = series.get(sop_instance_uid) if series else None
+        if one is None or (wanted is not None and lies_in.get(one.series_id) != wanted):
             reason = NO_SUCH_OBJECT_INSTANCE
-        elif stored_class != sop_class_uid:
+        elif one.sop_class_uid != sop_class_uid:
             reason = CLASS_INSTANCE_CONFLICT
-        elif blob.key in lost:
+        elif one.blob.key in lost:
             reason = PROCESSING_FAILURE
         else:
             committed.append((sop_class_uid, sop_instance_uid))
@@ -294,26 +322,35 @@ async def _decide(store: "Store", commitment: _Commitment, *, duplicate: bool) -
     return CommitmentResult(tuple(committed), tuple(failures))
 
 
-async def _held(
-    store: "Store", archive_id: int, sop_instance_uids: list[str]
-) -> dict[str, tuple[str, BlobRef]]:
-    """Return SOP class and place of those of the instances that the archive holds."""
-    held: dict[str, tuple[str, BlobRef]] = {}
+async def find_held(
+    store: "Store", archive_id: int, sop_instance_uids: Sequence[str]
+) -> dict[str, Held]:
+    """Return those of the instances that the archive holds. Raises Unavailable as `decide`."""
+    held: dict[str, Held] = {}
     wanted = frozenset(sop_instance_uids)
     # Rows before manifests: what is sealed between the two statements is seen by the second.
     async with store.database.transaction() as tx:
-        rows = await tx.tuples(RECEIVED, archive_id=archive_id, sop_instance_uids=sop_instance_uids)
+        rows = await tx.tuples(
+            RECEIVED, archive_id=archive_id, sop_instance_uids=list(sop_instance_uids)
+        )
         places = await locator.find_sealed(tx, wanted)
-    for uid, sop_class_uid, key, offset, length in rows:
-        held[uid] = (sop_class_uid, BlobRef(key, offset, length))
+    for uid, sop_class_uid, key, offset, length, series_id in rows:
+        held[uid] = Held(sop_class_uid, BlobRef(key, offset, length), series_id)
     for place in places:
         if place.archive_id != archive_id:
             continue
         index = await store.sealed.read_index(place.manifest_key, place.manifest_index_bytes)
         for uid in wanted.intersection(index.position):
-            one = index.instances[index.position[uid]]
-            held[uid] = (one.sop_class_uid, one.blob)
+            found = index.instances[index.position[uid]]
+            held[uid] = Held(found.sop_class_uid, found.blob, place.series_id)
     return held
+
+
+async def _series_of(store: "Store", held: Mapping[str, Held]) -> dict[int, Series]:
+    series_ids = sorted({one.series_id for one in held.values()})
+    async with store.database.statement() as tx:
+        rows = await tx.tuples(SERIES_UIDS, series_ids=series_ids)
+    return {series_id: (study, series) for series_id, study, series in rows}
 
 
 def _lost(store: "Store", blobs: Iterable[BlobRef]) -> set[str]:
@@ -330,11 +367,13 @@ def _lost(store: "Store", blobs: Iterable[BlobRef]) -> set[str]:
     return lost
 
 
-def _stored(result: CommitmentResult) -> dict[str, object]:
+def stored_result(result: CommitmentResult) -> dict[str, object]:
+    """Return the result as it is kept."""
     return {"committed": result.committed, "failed": result.failed}
 
 
-def _read(stored: dict[str, list[list[Any]]]) -> CommitmentResult:
+def read_result(stored: dict[str, list[list[Any]]]) -> CommitmentResult:
+    """Return what `stored_result` has made."""
     return CommitmentResult(
         tuple((sop_class, uid) for sop_class, uid in stored["committed"]),
         tuple((sop_class, uid, int(reason)) for sop_class, uid, reason in stored["failed"]),

@@ -336,6 +336,7 @@ async def admit_node(
         archive_ids=_archives_behind(archive) if archive and not refusal else frozenset(),
         remote_address=remote_address,
         may_store=isinstance(archive, Archive),
+        may_reject=terms is not None and terms.rejections_accepted,
         dicom_node_id=node.dicom_node_id if node else None,
         names_user=user is not None,
     )

@@ -19,6 +19,7 @@ from bfr_core.placing import Place
 from bfr_core.receiving import Received
 from bfr_core.registration import counted
 from bfr_core.registration_batch import Outcome, place_key
+from bfr_core.rejection_notes import may_be_note
 
 CONTINUE = """
     SELECT continue_series(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,
@@ -54,6 +55,7 @@ class Continuing:
         place = self._places.get(place_key(received))
         if (
             place is None
+            or may_be_note(received.sop_class_uid)
             or not place.is_of(received.attributes.patient)
             or received.series_instance_uid not in received.reception.audited_series
         ):

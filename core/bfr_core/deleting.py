@@ -43,6 +43,15 @@ REASON_MAX_CHARACTERS = 500
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """What leaves the index: of a study, or of one of its series, all or the instances named."""
+
+    study_instance_uid: str
+    series_instance_uid: str | None = None
+    sop_instance_uids: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Series:
     series_id: int
     series_instance_uid: str
@@ -126,19 +135,37 @@ async def delete(store: "Store", access: Access, ae_title: str, target: Target, 
         if uid is not None and not UID.fullmatch(uid):
             raise NotFound(f"{uid!r} is no UID")
     archive = await archive_to_delete_from(store, access, ae_title)
+    one = target.sop_instance_uid
+    scope = Scope(
+        target.study_instance_uid,
+        target.series_instance_uid,
+        None if one is None else frozenset([one]),
+    )
+    tombstone = Tombstone(
+        archive.ae_title, target, reason, access.subject, datetime.datetime.now(datetime.UTC)
+    )
+    return await take_out(store, access, "bfr", archive, scope, tombstone)
+
+
+async def take_out(
+    store: "Store",
+    access: Access,
+    door: str,
+    archive: Archive,
+    scope: Scope,
+    tombstone: Tombstone,
+) -> int:
+    """Delete what the caller may delete and return the number of objects. Raises as `delete`."""
     for _ in range(ATTEMPTS):
-        study, changes = await _plan(store, archive, target)
+        study, changes = await _plan(store, archive, scope)
         deletion_key = store.blobs.new_key(archive.archive_id, "deletion")
-        tombstone = Tombstone(
-            archive.ae_title, target, reason, access.subject, datetime.datetime.now(datetime.UTC)
-        )
         await asyncio.to_thread(
             _put_all, store, changes, deletion_key, tombstone.to_json(_gone(changes))
         )
         try:
             async with store.database.transaction() as tx:
                 done = await _commit(
-                    tx, store, access, archive, study, changes, tombstone, deletion_key
+                    tx, store, access, door, archive, study, scope, changes, tombstone, deletion_key
                 )
         except (psycopg.errors.DeadlockDetected, psycopg.errors.ForeignKeyViolation):
             done = False
@@ -150,7 +177,7 @@ async def delete(store: "Store", access: Access, ae_title: str, target: Target, 
     raise Conflict("objects arrive all the time: try again when the sender is done")
 
 
-async def _plan(store: "Store", archive: Archive, target: Target) -> tuple[_Study, list[_Change]]:
+async def _plan(store: "Store", archive: Archive, scope: Scope) -> tuple[_Study, list[_Change]]:
     """Return what the deletion would change, with manifests that are not written yet."""
     async with store.database.transaction() as tx:
         # Of a sealing under way its rows or its manifest, never neither.
@@ -158,7 +185,7 @@ async def _plan(store: "Store", archive: Archive, target: Target) -> tuple[_Stud
         study = await tx.one(
             _Study,
             FIND_STUDY,
-            study_instance_uid=target.study_instance_uid,
+            study_instance_uid=scope.study_instance_uid,
             archive_id=archive.archive_id,
         )
         if study is None:
@@ -167,13 +194,13 @@ async def _plan(store: "Store", archive: Archive, target: Target) -> tuple[_Stud
             _Series,
             FIND_SERIES,
             study_id=study.study_id,
-            series_instance_uid=target.series_instance_uid,
+            series_instance_uid=scope.series_instance_uid,
         )
         fresh = {
             one.series_id: [entry[0] for entry in await receiving_instances(tx, [one.series_id])]
             for one in listed
         }
-    changes = [await _change(store, archive, one, fresh[one.series_id], target) for one in listed]
+    changes = [await _change(store, archive, one, fresh[one.series_id], scope) for one in listed]
     if not any(change.gone for change in changes):
         raise NotFound("there is no such series or instance in the study")
     return study, changes
@@ -184,24 +211,25 @@ async def _change(
     archive: Archive,
     series: _Series,
     fresh: list[StoredInstance],
-    target: Target,
+    scope: Scope,
 ) -> _Change:
-    wanted = target.sop_instance_uid
+    wanted = scope.sop_instance_uids
     index: list[StoredInstance] = []
     if series.manifest_key is not None:
         sealed = await store.sealed.read_index(series.manifest_key, series.manifest_index_bytes)
         index = sealed.instances
     everything = [*index, *fresh]
-    gone = [one for one in everything if wanted is None or one.sop_instance_uid == wanted]
-    stays = [one for one in everything if wanted is not None and one.sop_instance_uid != wanted]
+    gone = [one for one in everything if wanted is None or one.sop_instance_uid in wanted]
+    left = {one.sop_instance_uid for one in gone}
+    stays = [one for one in everything if one.sop_instance_uid not in left]
     key, manifest = series.manifest_key, None
-    if stays and any(one.sop_instance_uid == wanted for one in index):
+    if stays and any(one.sop_instance_uid in left for one in index):
         key = None
         headers = await store.sealed.read_headers(
             str(series.manifest_key), series.manifest_index_bytes, series.manifest_bytes
         )
         pairs = zip(index, headers, strict=True)
-        kept = [(one, header) for one, header in pairs if one.sop_instance_uid != wanted]
+        kept = [(one, header) for one, header in pairs if one.sop_instance_uid not in left]
         if kept:
             manifest = await asyncio.to_thread(write_manifest, kept)
             key = store.blobs.new_key(archive.archive_id, "manifest")
@@ -225,15 +253,17 @@ async def _commit(
     tx: Transaction,
     store: "Store",
     access: Access,
+    door: str,
     archive: Archive,
     study: _Study,
+    scope: Scope,
     changes: Sequence[_Change],
     tombstone: Tombstone,
     deletion_key: str,
 ) -> bool:
     """Make the change; False, and nothing is changed, when it was planned on what has passed."""
     target = tombstone.target
-    wanted = {"study_id": study.study_id, "series_instance_uid": target.series_instance_uid}
+    wanted = {"study_id": study.study_id, "series_instance_uid": scope.series_instance_uid}
     planned = [change.series for change in changes]
     await tx.tuples(LOCK_SERIES, **wanted)
     await tx.run(LOCK_STUDY, study_id=study.study_id)
@@ -264,14 +294,15 @@ async def _commit(
             await jobs.defer_delete_blob(tx, old, datetime.timedelta(hours=1))
     await events.write(
         tx,
-        "instances_deleted",
+        "instances_deleted" if tombstone.rejection_code is None else "instances_rejected",
         archive_id=archive.archive_id,
         study_instance_uid=target.study_instance_uid,
         series_instance_uid=target.series_instance_uid,
+        sop_instance_uid=target.sop_instance_uid,
     )
     await record_act(
         tx, access, "delete", archive, target,
-        patient_id=study.patient_id, reason=tombstone.reason, instances=len(gone),
+        patient_id=study.patient_id, door=door, reason=tombstone.reason, instances=len(gone),
     )  # fmt: skip
     return True
 

@@ -12,13 +12,14 @@ Kind = Literal[
     "series_reopened",
     "series_sealed",
     "instances_deleted",
+    "instances_rejected",
     "instances_restored",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened; `event_id` grows with time."""
+    """One thing that happened; who follows them goes by the numbers of changes.py."""
 
     event_id: int
     occurred_at: datetime.datetime
@@ -29,8 +30,9 @@ class Event:
 
 
 WRITE = """
-    INSERT INTO event (kind, archive_id, study_instance_uid, series_instance_uid)
-    VALUES (%(kind)s, %(archive_id)s, %(study_instance_uid)s, %(series_instance_uid)s)
+    INSERT INTO event (kind, archive_id, study_instance_uid, series_instance_uid, sop_instance_uid)
+    VALUES (%(kind)s, %(archive_id)s, %(study_instance_uid)s, %(series_instance_uid)s,
+        %(sop_instance_uid)s)
 """
 LATEST = """
     SELECT event_id, occurred_at, kind, archive.ae_title AS archive, study_instance_uid,
@@ -47,6 +49,7 @@ async def write(
     archive_id: int,
     study_instance_uid: str,
     series_instance_uid: str | None = None,
+    sop_instance_uid: str | None = None,
 ) -> None:
     """Write the event in the caller's transaction."""
     await tx.run(
@@ -55,6 +58,7 @@ async def write(
         archive_id=archive_id,
         study_instance_uid=study_instance_uid,
         series_instance_uid=series_instance_uid,
+        sop_instance_uid=sop_instance_uid,
     )
 
 

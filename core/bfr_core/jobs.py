@@ -125,6 +125,15 @@ async def defer_restore(tx: Transaction, deletion_id: int) -> None:
     ).defer_async(deletion_id=deletion_id)
 
 
+async def defer_apply_rejection(
+    tx: Transaction, ae_title: str, note: Sequence[str], rejected_by: str
+) -> None:
+    """Have the objects deleted that a rejection note names; `note` is its UIDs from the study."""
+    await apply_rejection.configure(connection=tx.connection).defer_async(
+        ae_title=ae_title, note=list(note), rejected_by=rejected_by
+    )
+
+
 async def defer_keep_connections(tx: Transaction) -> None:
     """Have connections, archives and nodes written beside the packs."""
     await keep_connections.configure(
@@ -233,6 +242,16 @@ async def restore(context: JobContext, deletion_id: int) -> None:
     await restore_undone(_store(context), deletion_id)
 
 
+@app.task(name="apply_rejection", pass_context=True, retry=RETRY)
+async def apply_rejection(
+    context: JobContext, ae_title: str, note: list[str], rejected_by: str
+) -> None:
+    """Delete the objects that a rejection note names, unless that is done."""
+    from bfr_core.rejecting import apply_rejection
+
+    await apply_rejection(_store(context), ae_title, note, rejected_by)
+
+
 @app.task(name="keep_connections", pass_context=True, retry=RETRY)
 async def keep_connections(context: JobContext) -> None:
     """Write connections, archives and nodes beside the packs."""
@@ -336,6 +355,15 @@ async def sum_up_contents(context: JobContext, timestamp: int) -> None:
     """Add what has arrived to the totals of each archive."""
     async with _store(context).database.transaction() as tx:
         await statistics.sum_up_contents(tx)
+
+
+@app.periodic(cron="*/5 * * * *")
+@app.task(name="number_events", pass_context=True, retry=RETRY, queueing_lock="number_events")
+async def number_events(context: JobContext, timestamp: int) -> None:
+    """Number new events, so that nobody who reads the feed has to number those of a year."""
+    from bfr_core.changes import number_events
+
+    await number_events(_store(context))
 
 
 @app.periodic(cron="* * * * *")

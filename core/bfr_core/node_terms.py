@@ -38,6 +38,7 @@ class NodeTerms:
     associations_per_minute_max: int | None = None
     pdu_max_bytes: int | None = None  # it is told to send no larger PDU
     availability_wanted: bool = False  # it is told of each complete study
+    rejections_accepted: bool = False  # what its rejection notes name is gone
 
 
 DEFAULT_TERMS = NodeTerms()

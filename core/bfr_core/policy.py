@@ -27,6 +27,11 @@ def may_delete(access: Access, archive_id: int) -> bool:
     return access.kind == "operator" and may_read(access, archive_id)
 
 
+def may_reject(access: Access, archive_id: int) -> bool:
+    """Tell whether objects of the archive are gone when the caller rejects them."""
+    return access.may_reject and may_store(access, archive_id)
+
+
 def visible_archives(access: Access, archive_id: int | None) -> list[int] | None:
     """Return the archives a search may look into; None means all of them.
 

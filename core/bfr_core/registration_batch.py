@@ -11,6 +11,8 @@ from bfr_core.errors import ArchiveError, Conflict, Unavailable
 from bfr_core.manifest import Frames
 from bfr_core.placing import DeletedObject, Place, Told, find_places
 from bfr_core.receiving import Received
+from bfr_core.rejecting import note_arrived
+from bfr_core.rejection_notes import may_be_note
 from bfr_core.sealed import SealedSeries
 
 log = logging.getLogger("bfr.registration")
@@ -153,6 +155,9 @@ class Batch:
             )
         await self._reopen(placed, states)
         await self._audit(placed)
+        for outcome in self.outcomes.values():
+            if outcome.stored == "new" and may_be_note(outcome.received.sop_class_uid):
+                await note_arrived(self.tx, outcome.received)
         for number, outcome in self.outcomes.items():
             if outcome.error is not None:
                 await self._audit_refusal(self.batch[number], outcome.error)

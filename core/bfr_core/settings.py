@@ -66,6 +66,9 @@ class Settings:
         int, "The same where attributes are asked for that are read from the objects' headers"
     ] = 100
     search_parameters_max: Annotated[int, "Most parameters of one search"] = 1000
+    search_counted_max: Annotated[
+        int, "Most results that are counted; a count says when there are more"
+    ] = 10_000
 
     dimse_host: Annotated[str, "Address that the dimse role listens on"] = "127.0.0.1"
     dimse_port: Annotated[int, "Port of the dimse role; 0: any free port"] = 11112

@@ -33,13 +33,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """One deletion."""
+    """One deletion; of a rejection the target is its note."""
 
     ae_title: str
     target: Target
     reason: str
     deleted_by: str
     deleted_at: datetime.datetime
+    rejection_code: str | None = None
 
     def to_json(self, gone: "Gone") -> bytes:
         """Return what lies beside the packs: the act, and each object with its place."""
@@ -53,6 +54,7 @@ class Tombstone:
                 "reason": self.reason,
                 "deleted_by": self.deleted_by,
                 "deleted_at": self.deleted_at,
+                "rejection_code": self.rejection_code,
                 "instances": [
                     [series_instance_uid, one.sop_instance_uid, *place_of(one), one.digest.hex()]
                     for series_instance_uid, one in gone
@@ -66,9 +68,10 @@ Gone = Sequence[tuple[str, StoredInstance]]  # with the UID of its series
 
 ADD_DELETION = """
     INSERT INTO deletion (archive_id, study_instance_uid, series_instance_uid, sop_instance_uid,
-        reason, deleted_by, deleted_at, blob_key)
+        reason, deleted_by, deleted_at, blob_key, rejection_code)
     VALUES (%(archive_id)s, %(study_instance_uid)s, %(series_instance_uid)s,
-        %(sop_instance_uid)s, %(reason)s, %(deleted_by)s, %(deleted_at)s, %(blob_key)s)
+        %(sop_instance_uid)s, %(reason)s, %(deleted_by)s, %(deleted_at)s, %(blob_key)s,
+        %(rejection_code)s)
     ON CONFLICT DO NOTHING
     RETURNING deletion_id
 """
@@ -102,6 +105,7 @@ async def bury_again(
         told["reason"],
         told["deleted_by"],
         datetime.datetime.fromisoformat(told["deleted_at"]),
+        told.get("rejection_code"),
     )
     columns: list[Sequence[Any]] = [[], [], [], [], [], [], []]
     if told["instances"]:
@@ -133,6 +137,7 @@ async def bury(
         deleted_by=tombstone.deleted_by,
         deleted_at=tombstone.deleted_at,
         blob_key=blob_key,
+        rejection_code=tombstone.rejection_code,
     )
     if deletion_id is None:
         return None
@@ -180,6 +185,7 @@ async def record_act(
     archive: Archive,
     target: Target,
     patient_id: int | None = None,
+    door: str = "bfr",
     **detail: object,
 ) -> None:
     """Leave the audit record of a deletion or its undoing."""
@@ -188,7 +194,7 @@ async def record_act(
         access,
         audit.AuditRecord(
             action=action,
-            door="bfr",
+            door=door,
             patient_id=patient_id,
             archive_id=archive.archive_id,
             study_instance_uid=target.study_instance_uid,

@@ -5,10 +5,11 @@ import datetime
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bfr_core import events, jobs
+from bfr_core import commitments, events, jobs
 from bfr_core.access import Access, operator
 from bfr_core.blobs import BlobRef
 from bfr_core.connections import Archive
+from bfr_core.deleting import delete
 from bfr_core.errors import Conflict, NotFound
 from bfr_core.receiving import Received, Reception
 from bfr_core.restoring import restored
@@ -50,7 +51,9 @@ UNDO = """
     WHERE deletion_id = %(deletion_id)s
 """
 FIND_UNDONE = """
-    SELECT archive.archive_id, archive.connection_id, archive.ae_title, archive.name, undone_by
+    SELECT archive.archive_id, archive.connection_id, archive.ae_title, archive.name, undone_by,
+        rejection_code IS NOT NULL AS is_rejection,
+        study_instance_uid, series_instance_uid, sop_instance_uid
     FROM deletion JOIN archive USING (archive_id)
     WHERE deletion_id = %(deletion_id)s AND undone_at IS NOT NULL
 """
@@ -101,6 +104,9 @@ async def restore_undone(store: "Store", deletion_id: int) -> Undone:
     if not rows:
         return Undone(0, 0)
     access = operator(rows[0].pop("undone_by"))
+    uids = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")
+    is_rejection = rows[0].pop("is_rejection")
+    target = Target(*(rows[0].pop(uid) for uid in uids))
     reception = Reception(store, access, Archive(**rows[0]), "undelete")
     count = 0
     while True:
@@ -115,19 +121,29 @@ async def restore_undone(store: "Store", deletion_id: int) -> Undone:
                 raise outcome.error
         count += len(outcomes)
         async with store.database.transaction() as tx:
-            uids = [str(row["sop_instance_uid"]) for row in places]
-            await tx.run(FORGET, deletion_id=deletion_id, sop_instance_uids=uids)
-    async with store.database.transaction() as tx:
-        gone = await tx.run(FORGET_GONE, deletion_id=deletion_id)
-        if count:
-            one = received[0]
+            restored_uids = [str(row["sop_instance_uid"]) for row in places]
+            await tx.run(FORGET, deletion_id=deletion_id, sop_instance_uids=restored_uids)
+            # With every batch: an undoing that goes on after a crash has told of all of them.
             await events.write(
                 tx,
                 "instances_restored",
                 archive_id=reception.archive.archive_id,
-                study_instance_uid=one.study_instance_uid,
+                study_instance_uid=target.study_instance_uid,
+                series_instance_uid=target.series_instance_uid,
+                sop_instance_uid=target.sop_instance_uid,
             )
+    async with store.database.transaction() as tx:
+        gone = await tx.run(FORGET_GONE, deletion_id=deletion_id)
+    if is_rejection:
+        await _take_back_note(store, access, reception.archive, target)
     return Undone(count, gone)
+
+
+async def _take_back_note(store: "Store", access: Access, archive: Archive, note: Target) -> None:
+    """Delete the note of a rejection that holds no more; nothing happens the second time."""
+    uid = str(note.sop_instance_uid)
+    if uid in await commitments.find_held(store, archive.archive_id, [uid]):
+        await delete(store, access, archive.ae_title, note, "the rejection was taken back")
 
 
 def _restored_all(reception: Reception, places: list[dict[str, Any]]) -> list[Received]:

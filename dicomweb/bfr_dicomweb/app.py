@@ -1,4 +1,4 @@
-"""The resources of PS3.18 chapters 10 and 11, below the joint root and below each archive."""
+"""The resources of PS3.18 chapters 10, 11 and 13, below the joint root and below each archive."""
 
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,10 +10,14 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from bfr_core.errors import NotFound
 from bfr_dicomweb import (
     capabilities,
+    changes,
+    commitment_requests,
     event_channel,
     non_patient,
     qido,
+    rejections,
     rendered,
+    search_counts,
     stow,
     ups,
     ups_subscriptions,
@@ -31,6 +35,7 @@ ROOTS = ("/dicomweb", "/archives/{ae_title}/dicomweb")
 STUDY = "/studies/{study}"
 SERIES = f"{STUDY}/series/{{series}}"
 WORKITEM = "/workitems/{workitem}"
+COMMITMENT = "/commitment-requests/{transaction}"
 SUBSCRIBER = f"{WORKITEM}/subscribers/{{aetitle}}"
 EVENT_CHANNEL = "/ws/subscribers/{aetitle}"
 INSTANCE = f"{SERIES}/instances/{{instance}}"
@@ -53,8 +58,17 @@ RESOURCES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", f"{STUDY}/series", qido.search_series),
     ("GET", f"{STUDY}/instances", qido.search_instances),
     ("GET", f"{SERIES}/instances", qido.search_instances),
+    ("GET", "/studies/count", search_counts.count_studies),
+    ("GET", "/series/count", search_counts.count_series),
+    ("GET", "/instances/count", search_counts.count_instances),
+    ("GET", f"{STUDY}/series/count", search_counts.count_series),
+    ("GET", f"{STUDY}/instances/count", search_counts.count_instances),
+    ("GET", f"{SERIES}/instances/count", search_counts.count_instances),
     ("POST", "/studies", stow.store_instances),
     ("POST", STUDY, stow.store_instances),
+    ("DELETE", STUDY, rejections.reject),
+    ("DELETE", SERIES, rejections.reject),
+    ("DELETE", INSTANCE, rejections.reject),
     ("GET", STUDY, wado.retrieve),
     ("GET", SERIES, wado.retrieve),
     ("GET", INSTANCE, wado.retrieve),
@@ -80,6 +94,10 @@ RESOURCES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", SUBSCRIBER, ups_subscriptions.subscribe),
     ("DELETE", SUBSCRIBER, ups_subscriptions.unsubscribe),
     ("POST", f"{SUBSCRIBER}/suspend", ups_subscriptions.suspend),
+    ("POST", COMMITMENT, commitment_requests.request_commitment),
+    ("GET", COMMITMENT, commitment_requests.check_result),
+    ("GET", "/changes", changes.list_changes),
+    ("GET", "/changes/latest", changes.latest_change),
 )
 
 

@@ -58,7 +58,7 @@ async def read_dataset(
     UnsupportedMediaType.
     """
     header = request.headers.get("content-type", "")
-    body = await _body(request, max_bytes)
+    body = await read_body(request, max_bytes)
     if may_be_empty and not body.strip():
         return {}
     if not header:
@@ -101,7 +101,8 @@ def warn(response: Response, text: str) -> None:
     response.headers.append("Warning", f'299 {SERVICE} "{text}"')
 
 
-async def _body(request: Request, max_bytes: int) -> bytes:
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """Return the body. Raises ContentTooLarge, Invalid when the sender breaks off."""
     body = bytearray()
     try:
         async for chunk in request.stream():

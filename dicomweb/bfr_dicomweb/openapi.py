@@ -90,6 +90,24 @@ TRANSACTIONS: Mapping[str, Transaction] = {
     "retrieve_thumbnail": Transaction(RENDERING, (), PICTURES[:2]),
     "retrieve_instance": Transaction({}, (), (*DATASET, APPLICATION_DICOM)),
     "retrieve_workitem": Transaction({}, (), DATASET),
+    **dict.fromkeys(
+        ("count_studies", "count_series", "count_instances"),
+        Transaction(SEARCH, (), ("application/json",)),
+    ),
+    "reject": Transaction({"code": TEXT_SCHEMA}, ("application/json",), ()),
+    "request_commitment": Transaction({}, (DICOM_JSON, DICOM_XML), DATASET),
+    "check_result": Transaction({}, (), DATASET),
+    "list_changes": Transaction(
+        {
+            "since": COUNT_SCHEMA,
+            "limit": COUNT_SCHEMA,
+            "starttime": TEXT_SCHEMA,
+            "endtime": TEXT_SCHEMA,
+        },
+        (),
+        ("application/json",),
+    ),
+    "latest_change": Transaction({}, (), ("application/json",)),
     "create_workitem": Transaction({"workitem": UID_SCHEMA}, (DICOM_JSON, DICOM_XML), ()),
     "update_workitem": Transaction({"transaction-uid": UID_SCHEMA}, (DICOM_JSON, DICOM_XML), ()),
     "change_state": Transaction({}, (DICOM_JSON, DICOM_XML), ()),
@@ -187,7 +205,7 @@ def _operation(path: str, method: str, handler: Callable[..., Any]) -> dict[str,
         binary = {"type": "string", "format": "binary"}
         operation["requestBody"] = {
             "content": {
-                one: {"schema": {} if one == DICOM_JSON else binary} for one in transaction.bodies
+                one: {"schema": {} if "json" in one else binary} for one in transaction.bodies
             }
         }
     return operation

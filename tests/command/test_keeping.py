@@ -46,6 +46,20 @@ def test_what_is_deleted_is_out_and_undelete_brings_it_back(
     assert "1 files written" in done(exported(settings, tmp_path, ct))
 
 
+def test_a_rejection_leaves_a_note_and_is_taken_back_by_it(
+    settings: Settings, tmp_path: Path, ct: Dataset
+) -> None:
+    study = ct.StudyInstanceUID
+    delete = ("delete", study, "--archive", "ARCHIVE", "--reason", "blurred", "--code")
+    told = done(bfr(settings, *delete, "113001"))
+    assert told.startswith("1 objects are rejected")
+    note = told.split(": ")[-1].split()
+    assert note[0] == study
+    assert "1 files written" in done(exported(settings, tmp_path, ct))
+    assert done(bfr(settings, "undelete", *note, "--archive", "ARCHIVE")) == "1 objects are back\n"
+    assert bfr(settings, *delete, "113000").status == 2
+
+
 def test_a_deletion_needs_a_reason_and_something_to_delete(settings: Settings, ct: Dataset) -> None:
     study = ct.StudyInstanceUID
     assert bfr(settings, "delete", study, "--archive", "ARCHIVE").status == 2

@@ -87,6 +87,7 @@ export const en: Catalogue = {
   'administration.event.series_sealed': 'Series complete',
   'administration.event.series_reopened': 'Series opened again',
   'administration.event.instances_deleted': 'Objects deleted',
+  'administration.event.instances_rejected': 'Objects rejected',
   'administration.event.instances_restored': 'Deletion undone',
 
   'collaborations.title': 'Collaboration portal',

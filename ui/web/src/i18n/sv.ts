@@ -86,6 +86,7 @@ export const sv = {
   'administration.event.series_sealed': 'Serie komplett',
   'administration.event.series_reopened': 'Serie öppnad igen',
   'administration.event.instances_deleted': 'Objekt borttagna',
+  'administration.event.instances_rejected': 'Objekt avvisade',
   'administration.event.instances_restored': 'Borttagning ångrad',
 
   'collaborations.title': 'Samverkansportalen',

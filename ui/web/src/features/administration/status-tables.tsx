@@ -114,6 +114,7 @@ const EVENT_NAMES: Record<string, MessageKey> = {
   series_sealed: 'administration.event.series_sealed',
   series_reopened: 'administration.event.series_reopened',
   instances_deleted: 'administration.event.instances_deleted',
+  instances_rejected: 'administration.event.instances_rejected',
   instances_restored: 'administration.event.instances_restored',
 };
 
