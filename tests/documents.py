@@ -342,8 +342,8 @@ def dicomweb() -> str:
             "",
             "Search: beside the keys of the tables, instances of a study, series or UID that is"
             " named match by any attribute, also in sequences. Person names match without regard to"
-            " case and accents, by component groups; `fuzzymatching` finds each word of the key in the"
-            " name, or what is much like it by three-letter groups, in any order."
+            " case and accents, by component groups; `fuzzymatching` finds each word of the key in"
+            " the name, or what is much like it by three-letter groups, in any order."
             " `emptyvaluematching` takes two quotation marks, `multiplevaluematching` a backslash"
             " between values. `includefield` adds attributes of patient, study and series that only"
             " objects tell, for at most `BFR_SEARCH_HEADERS_MAX` results. A page goes on behind the"
