@@ -88,7 +88,7 @@ async def test_what_is_not_offered_is_not_found(shared: Web, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("DELETE", "/dicomweb/studies/1.2", {"GET", "HEAD", "POST"}),
+        ("PUT", "/dicomweb/studies/1.2", {"DELETE", "GET", "HEAD", "POST"}),
         ("PUT", "/dicomweb/studies", {"GET", "HEAD", "POST"}),
         ("POST", "/dicomweb/studies/1.2/series", {"GET", "HEAD"}),
         ("PATCH", "/archives/ARCHIVE/dicomweb/studies/1.2/metadata", {"GET", "HEAD"}),
