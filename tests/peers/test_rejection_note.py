@@ -35,10 +35,12 @@ async def test_dcmtk_reads_our_note_as_a_key_object_selection(
     )
     file = tmp_path / "note.dcm"
     file.write_bytes(store.blobs.read(note.stored.blob))
-    command = [program, "+Pc", "+Pl", file]
-    told = await asyncio.to_thread(
-        subprocess.run, command, capture_output=True, text=True, check=True
-    )
+
+    def read() -> subprocess.CompletedProcess[str]:
+        command = [program, "+Pc", "+Pl", str(file)]
+        return subprocess.run(command, capture_output=True, text=True, check=True)
+
+    told = await asyncio.to_thread(read)
     assert told.stdout.startswith("Key Object Selection Document")
     assert '(113001,DCM,"Rejected for Quality Reasons")' in told.stdout
     assert "suddig på röret" in told.stdout
