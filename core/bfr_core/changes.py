@@ -15,6 +15,7 @@ from bfr_core import audit, policy
 from bfr_core.access import Access
 from bfr_core.database import Transaction
 from bfr_core.errors import Conflict
+from bfr_core.sealing import ONE_SNAPSHOT
 
 if TYPE_CHECKING:
     from bfr_core.store import Store
@@ -111,6 +112,8 @@ async def list_changes(
     """
     await number_events(store)
     async with store.database.transaction() as tx:
+        # What is numbered between two of the statements is of none of them.
+        await tx.run(ONE_SNAPSHOT)
         latest = int(await tx.value(LATEST_NUMBER) or 0)
         if since > latest:
             raise Conflict(f"the latest change has number {latest}: the feed was restored")

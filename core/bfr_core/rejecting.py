@@ -43,7 +43,7 @@ HAD_EFFECT = """
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """What was rejected: the note, and the number of objects that are gone."""
+    """What was rejected: the note, and the number of objects that it names."""
 
     note: Target
     instances: int
@@ -95,8 +95,8 @@ async def reject(
     dataset = new_note(orjson.loads(found[0].header), rejected, code, text, access.subject)
     received = await _store_note(Reception(store, access, archive, door), store, dataset)
     note = (received.study_instance_uid, received.series_instance_uid, received.sop_instance_uid)
-    count = await apply_rejection(store, archive.ae_title, note, access.subject)
-    return Rejection(Target(*note), count)
+    await apply_rejection(store, archive.ae_title, note, access.subject)
+    return Rejection(Target(*note), len(rejected))
 
 
 async def note_arrived(tx: Transaction, one: Received) -> None:

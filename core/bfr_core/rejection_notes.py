@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bfr_core.instances import Dataset
+from bfr_core.part10 import IMPLEMENTATION_CLASS_UID
 
 KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
 # Code values of DCM with their meanings (PS3.16 CID 7011).
@@ -24,6 +25,7 @@ EVIDENCE, SERIES, SOPS = "0040A375", "00081115", "00081199"
 CLASS_UID, STUDY_UID, SERIES_UID = "00080016", "0020000D", "0020000E"
 REFERENCED_CLASS_UID, REFERENCED_UID = "00081150", "00081155"
 CONTENT, TEXT = "0040A730", "0040A160"
+DESCRIPTION = "113012"  # Key Object Description
 # What a note says of patient and study, as every object of the study does; type 2, then 3.
 STUDY_TAGS: Mapping[str, str] = {
     "00080020": "DA",
@@ -79,7 +81,11 @@ def read_note(dataset: Dataset) -> Note | None:
         for series in _items(study, SERIES)
         for item in _items(series, SOPS)
     ]
-    texts = [str(text) for item in _items(dataset, CONTENT) if (text := _first(item, TEXT))]
+    texts = [
+        str(_first(item, TEXT))
+        for item in _items(dataset, CONTENT)
+        if any(_first(concept, CODE_VALUE) == DESCRIPTION for concept in _items(item, TITLE))
+    ]
     return Note(code, " ".join(texts), frozenset(named))
 
 
@@ -120,15 +126,20 @@ def new_note(
 
 
 def _content(rejected: Iterable[Rejected], text: str, rejected_by: str) -> Iterable[Dataset]:
-    for concept, meaning, relation, value in (
-        ("121013", "Device Observer Name", "HAS OBS CONTEXT", rejected_by),
-        ("113012", "Key Object Description", "CONTAINS", text),
+    device = {"0040A168": _code("121007", "Device")}
+    uid = {"0040A124": _element("UI", IMPLEMENTATION_CLASS_UID)}
+    name, description = {TEXT: _element("UT", rejected_by)}, {TEXT: _element("UT", text)}
+    for relation, kind, concept, meaning, value in (
+        ("HAS OBS CONTEXT", "CODE", "121005", "Observer Type", device),
+        ("HAS OBS CONTEXT", "UIDREF", "121012", "Device Observer UID", uid),
+        ("HAS OBS CONTEXT", "TEXT", "121013", "Device Observer Name", name),
+        ("CONTAINS", "TEXT", DESCRIPTION, "Key Object Description", description),
     ):
         yield {
             "0040A010": _element("CS", relation),
-            "0040A040": _element("CS", "TEXT"),
+            "0040A040": _element("CS", kind),
             TITLE: _code(concept, meaning),
-            TEXT: _element("UT", value),
+            **value,
         }
     for one in rejected:
         yield {

@@ -9,8 +9,7 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.filebase import DicomBytesIO
 from tests.dicomweb.conftest import Answer, Web, bodies_of, until
-from tests.samples import ct_instance, ct_series, part10_bytes
-from tests.samples.images import object_of
+from tests.samples import ct_instance, ct_series, part10_bytes, rejection_note
 
 from bfr_core import jobs, rejecting
 from bfr_core.access import Access, operator
@@ -61,31 +60,6 @@ async def note_at(web: Web, url: str) -> Dataset:
 
 def target_of(note: Dataset) -> Target:
     return Target(note.StudyInstanceUID, note.SeriesInstanceUID, note.SOPInstanceUID)
-
-
-def rejection_note(of: list[Any], code: str = QUALITY, **attributes: Any) -> Dataset:
-    """A note as a modality sends it, of objects of one series."""
-    first = of[0]
-    note = object_of(KEY_OBJECT_SELECTION, "KO", StudyInstanceUID=first.StudyInstanceUID)
-    references = []
-    for one in of:
-        item = Dataset()
-        item.ReferencedSOPClassUID = one.SOPClassUID
-        item.ReferencedSOPInstanceUID = one.SOPInstanceUID
-        references.append(item)
-    series, study, title = Dataset(), Dataset(), Dataset()
-    series.ReferencedSOPSequence = references
-    series.SeriesInstanceUID = first.SeriesInstanceUID
-    study.ReferencedSeriesSequence = [series]
-    study.StudyInstanceUID = first.StudyInstanceUID
-    title.CodeValue, title.CodingSchemeDesignator = code, "DCM"
-    title.CodeMeaning = "Rejected"
-    note.CurrentRequestedProcedureEvidenceSequence = [study]
-    note.ConceptNameCodeSequence = [title]
-    note.ValueType, note.ContinuityOfContent = "CONTAINER", "SEPARATE"
-    for keyword, value in attributes.items():
-        setattr(note, keyword, value)
-    return note
 
 
 async def run_rejection_jobs(web: Web) -> int:

@@ -3,7 +3,7 @@
 Every call makes a new object of a new study, unless the UIDs are given by keyword.
 """
 
-from tests.samples.documents import encapsulated_pdf, sr_report
+from tests.samples.documents import encapsulated_pdf, rejection_note, sr_report
 from tests.samples.encoding import (
     TRANSFER_SYNTAXES,
     dataset_bytes,
@@ -31,6 +31,7 @@ __all__ = [
     "encoded",
     "mr_instance",
     "part10_bytes",
+    "rejection_note",
     "secondary_capture",
     "sr_report",
     "us_multiframe",

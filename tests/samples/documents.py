@@ -1,9 +1,14 @@
 """Reports and documents of a patient who does not exist."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydicom import Dataset
-from pydicom.uid import BasicTextSRStorage, EncapsulatedPDFStorage
+from pydicom.uid import (
+    BasicTextSRStorage,
+    EncapsulatedPDFStorage,
+    KeyObjectSelectionDocumentStorage,
+)
 from tests.samples.images import object_of
 
 SMALL_PDF = (
@@ -43,6 +48,33 @@ def sr_report(
     for keyword, value in attributes.items():
         setattr(dataset, keyword, value)
     return dataset
+
+
+def rejection_note(of: Sequence[Dataset], code: str = "113001", **attributes: Any) -> Dataset:
+    """A note, as a modality sends it, that objects of one series are rejected (PS3.16 CID 7011)."""
+    first = of[0]
+    note = object_of(
+        KeyObjectSelectionDocumentStorage, "KO", StudyInstanceUID=first.StudyInstanceUID
+    )
+    references = []
+    for one in of:
+        item = Dataset()
+        item.ReferencedSOPClassUID = one.SOPClassUID
+        item.ReferencedSOPInstanceUID = one.SOPInstanceUID
+        references.append(item)
+    series, study, title = Dataset(), Dataset(), Dataset()
+    series.ReferencedSOPSequence = references
+    series.SeriesInstanceUID = first.SeriesInstanceUID
+    study.ReferencedSeriesSequence = [series]
+    study.StudyInstanceUID = first.StudyInstanceUID
+    title.CodeValue, title.CodingSchemeDesignator = code, "DCM"
+    title.CodeMeaning = "Rejected"
+    note.CurrentRequestedProcedureEvidenceSequence = [study]
+    note.ConceptNameCodeSequence = [title]
+    note.ValueType, note.ContinuityOfContent = "CONTAINER", "SEPARATE"
+    for keyword, value in attributes.items():
+        setattr(note, keyword, value)
+    return note
 
 
 def encapsulated_pdf(*, document: bytes = SMALL_PDF, **attributes: Any) -> Dataset:
