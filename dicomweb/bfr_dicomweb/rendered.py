@@ -56,7 +56,7 @@ class _Drawing:
     path: str
     stored: StoredInstance
     frames: Frames
-    header: Dataset
+    text: bytes  # of the header, which is read for those that are drawn
     rendering: Rendering
 
     async def encoded(self, number: int, media_type: str) -> bytes:
@@ -111,7 +111,8 @@ class _Drawing:
             pixels += drawn.size
             if pixels > settings.rendered_max_pixels:
                 raise NotAcceptable("the animation would be too large: ask for a smaller viewport")
-        return await self._pool.run(animate, pictures, media_type, frame_time_ms(self.header))
+        time_ms = frame_time_ms(orjson.loads(self.text))
+        return await self._pool.run(animate, pictures, media_type, time_ms)
 
     @property
     def _pool(self) -> PixelPool:
@@ -121,7 +122,7 @@ class _Drawing:
     async def _frame(self, number: int) -> tuple[bytes, Dataset]:
         attributes = await asyncio.to_thread(
             frame_attributes,
-            self.header,
+            orjson.loads(self.text),
             number,
             lambda uri: read_bulk_data(self.store, self.stored, uri.removeprefix("bulkdata/")),
         )
@@ -260,7 +261,7 @@ def _drawings(
             instance_path(target, one),
             one.stored,
             one.stored.frames,
-            orjson.loads(one.header),
+            one.header,
             rendering,
         )
         for one in found

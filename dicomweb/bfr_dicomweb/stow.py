@@ -161,8 +161,10 @@ class _Receiver:
             try:
                 await self._read_part(part, media_type)
             except Invalid as error:
+                async for _ in part.body():
+                    pass
                 if not part.ended:
-                    raise
+                    raise  # the body itself is malformed
                 kind = type(error) if isinstance(error, UnsupportedMediaType) else Invalid
                 self.answer.add_unreadable(kind(f"part {part.number}: {error.message}"))
 
@@ -204,8 +206,6 @@ class _Receiver:
         elif "content-location" in part.headers:
             await self.metadata.take_bulk_data(part, media_type)
         else:
-            async for _ in part.body():
-                pass
             raise UnsupportedMediaType(f"{media_type.name!r} is no object")
 
     def _take(self, one: Received) -> None:

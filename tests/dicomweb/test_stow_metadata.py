@@ -255,6 +255,24 @@ def nested(told: dict[str, Any]) -> bytes:
     return f'{json.dumps(told)[:-1]},"00400275":{{"vr":"SQ","Value":[{items}]}}}}'.encode()
 
 
+async def test_bulk_data_that_nobody_can_place_is_told_and_the_rest_is_stored(web: Web) -> None:
+    one = ct_instance()
+    answer = await store(
+        web,
+        ({"Content-Type": "application/dicom"}, part10_bytes(one)),
+        ({"Content-Type": "text/html", "Content-Location": "a"}, b"x" * 100_000),
+        ({"Content-Type": OCTETS}, b"y" * 100_000),
+        (
+            {"Content-Type": "image/jls; transfer-syntax=1.2.3", "Content-Location": "b"},
+            b"z" * 100_000,
+        ),
+    )
+    assert answer.status_code == 202, answer.text
+    assert (await fetch(web, one)).PixelData == one.PixelData
+    told = [failure["00000902"] for failure in failures(answer)]
+    assert [text.partition(":")[0] for text in told] == ["part 2", "part 3", "part 4"]
+
+
 async def test_metadata_beyond_its_limit_is_refused(
     cluster: Cluster, pixels: PixelPool, tmp_path: Path
 ) -> None:
