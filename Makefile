@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 WEB := ui/web
 NODE_PEERS := tests/peers/node
+OHIF := 3.12.10
+OHIF_SHA256 := fbabd410be33e5b9898931b725229b9da9553aac339914b5c29796d3aa5d4b2d
 WEB_SOURCES := $(shell find $(WEB)/src $(WEB)/public -type f 2>/dev/null) $(WEB)/index.html $(WEB)/vite.config.ts
 
 # The machine's Node.js when it is 20 or later, else the one that PyPI packages.
@@ -24,7 +26,7 @@ help:  ## list these commands
 run: $(VENV)/.run web  ## start everything with demo data and print the addresses
 	@$(BIN)/bfr up --demo
 
-test: $(VENV)/.dev web $(NODE_PEERS)/node_modules/.stamp  ## run every test
+test: $(VENV)/.dev web $(NODE_PEERS)/node_modules/.stamp $(NODE_PEERS)/ohif/.stamp  ## run every test
 	@$(BIN)/pytest
 	@cd $(WEB) && $(NODE_PATH_PREFIX) npm test --silent
 
@@ -108,6 +110,16 @@ $(NODE_PEERS)/node_modules/.stamp: $(NODE_PEERS)/package-lock.json $(NODE_STAMP)
 	@cd $(NODE_PEERS) \
 	  && $(NODE_PATH_PREFIX) npm install --no-save --silent --no-audit --no-fund --ignore-scripts
 	@touch $@
+
+# A viewer that is a peer: built files alone, 48 MB, without what they were built from. Where it
+# cannot be had its test is skipped.
+$(NODE_PEERS)/ohif/.stamp: | $(VENV)/.dev $(NODE_STAMP)
+	@echo "fetching OHIF, a peer of the tests"
+	@mkdir -p $(@D) && cd $(@D) && rm -rf package \
+	  && if $(NODE_PATH_PREFIX) npm pack --silent @ohif/app@$(OHIF) > /dev/null \
+	    && $(CURDIR)/$(BIN)/python -c 'import hashlib, sys; sys.exit(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest() != sys.argv[2])' ohif-app-$(OHIF).tgz $(OHIF_SHA256); \
+	  then tar -xzf ohif-app-$(OHIF).tgz && rm ohif-app-$(OHIF).tgz && touch .stamp; \
+	  else echo "OHIF could not be fetched"; fi
 
 ui/bfr_ui/static/index.html: $(WEB)/node_modules/.stamp $(WEB_SOURCES) $(WEB)/package.json
 	@echo "building the browser application"
