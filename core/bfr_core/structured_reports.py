@@ -22,18 +22,21 @@ PLAIN_VALUES = {
     "UIDREF": "0040A124",
 }
 HEAD = (
-    ("Patient", "00100010"),
-    ("Patient ID", "00100020"),
-    ("Birth date", "00100030"),
-    ("Study date", "00080020"),
-    ("Accession number", "00080050"),
-    ("Study", "00081030"),
-    ("Institution", "00080080"),
-    ("Completion", "0040A491"),
-    ("Verification", "0040A493"),
+    ("00100010", {"sv": "Patient", "en": "Patient"}),
+    ("00100020", {"sv": "Patient-id", "en": "Patient ID"}),
+    ("00100030", {"sv": "Födelsedatum", "en": "Birth date"}),
+    ("00080020", {"sv": "Undersökningsdatum", "en": "Study date"}),
+    ("00080050", {"sv": "Remissnummer", "en": "Accession number"}),
+    ("00081030", {"sv": "Undersökning", "en": "Study"}),
+    ("00080080", {"sv": "Enhet", "en": "Institution"}),
+    ("0040A491", {"sv": "Fullständighet", "en": "Completion"}),
+    ("0040A493", {"sv": "Signering", "en": "Verification"}),
 )
+DATES = frozenset({"00100030", "00080020", "0040A121"})
+LANGUAGES = ("sv", "en")
 HEADINGS_MAX = 6
 STYLE = (
+    ":root{color-scheme:light dark}"
     "body{font:1rem/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
     "dt{font-weight:600}dl.head{display:grid;grid-template-columns:max-content 1fr;gap:0 1rem}"
     "dd{margin:0 0 .5rem 0;white-space:pre-wrap}"
@@ -65,30 +68,36 @@ def read_content(dataset: Mapping[str, Any]) -> Content:
     return Content(name, _value(dataset), items)
 
 
-def as_html(dataset: Dataset) -> str:
-    """Return the document as an HTML page without scripts, its containers under headings."""
+def as_html(dataset: Dataset, language: str) -> str:
+    """Return the document as an HTML page without scripts, its containers under headings.
+
+    What we say ourselves is in the language; what the document says is as it was sent.
+    """
     root = read_content(dataset)
-    title = escape(root.name or "Structured report")
+    title = escape(root.name or "SR")
     head = "".join(
-        f"<dt>{label}</dt><dd>{escape(text)}</dd>" for label, text in _head(dataset) if text
+        f"<dt>{label}</dt><dd>{escape(text)}</dd>"
+        for label, text in _head(dataset, language)
+        if text
     )
     return (
-        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<!DOCTYPE html><html lang="{language}"><head><meta charset="utf-8"><title>{title}</title>'
         f"<style>{STYLE}</style></head><body><main><h1>{title}</h1>"
         f'<dl class="head">{head}</dl>{"".join(_html(root.items, 2))}</main></body></html>\n'
     )
 
 
-def as_text(dataset: Dataset) -> str:
+def as_text(dataset: Dataset, language: str) -> str:
     """Return the document as plain text, what belongs to an item indented below it."""
     root = read_content(dataset)
-    head = [f"{label}: {text}" for label, text in _head(dataset) if text]
+    head = [f"{label}: {text}" for label, text in _head(dataset, language) if text]
     return "\n".join([root.name, *head, "", *_lines(root.items, 0)]) + "\n"
 
 
-def _head(dataset: Dataset) -> Iterator[tuple[str, str]]:
-    for label, tag in HEAD:
-        yield label, _text(first_value(dataset, tag))
+def _head(dataset: Dataset, language: str) -> Iterator[tuple[str, str]]:
+    for tag, labels in HEAD:
+        text = _text(first_value(dataset, tag))
+        yield labels[language], _iso(text) if tag in DATES else text
 
 
 def _html(items: list[Content], level: int) -> Iterator[str]:
@@ -115,7 +124,8 @@ def _lines(items: list[Content], depth: int) -> Iterator[str]:
 def _value(dataset: Mapping[str, Any]) -> str:
     kind = str(first_value(dataset, VALUE_TYPE) or "")
     if kind in PLAIN_VALUES:
-        return _text(first_value(dataset, PLAIN_VALUES[kind]))
+        text = _text(first_value(dataset, PLAIN_VALUES[kind]))
+        return _iso(text) if PLAIN_VALUES[kind] in DATES else text
     if kind == "CODE":
         return _meaning(_first_item(dataset, CONCEPT_CODE))
     if kind == "NUM":
@@ -142,6 +152,11 @@ def _first_item(dataset: Mapping[str, Any], tag: str) -> Mapping[str, Any]:
 
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
-        groups = ("Alphabetic", "Ideographic", "Phonetic")
-        return " ".join(str(value[group]).replace("^", " ") for group in groups if group in value)
+        groups = [str(value.get(group, "")) for group in ("Alphabetic", "Ideographic", "Phonetic")]
+        return " ".join(" ".join(groups).replace("^", " ").split())
     return "" if value is None else str(value)
+
+
+def _iso(text: str) -> str:
+    """Return a date of eight digits as people write it."""
+    return f"{text[:4]}-{text[4:6]}-{text[6:]}" if len(text) == 8 and text.isdigit() else text

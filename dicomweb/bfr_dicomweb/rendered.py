@@ -19,7 +19,7 @@ from bfr_core.manifest import Frames, StoredInstance
 from bfr_core.pixels import PixelPool, Region, draw_frame, frame_attributes, render_frame
 from bfr_core.retrieval import FoundInstance
 from bfr_core.store import Store
-from bfr_core.structured_reports import as_html, as_text, is_structured_report
+from bfr_core.structured_reports import LANGUAGES, as_html, as_text, is_structured_report
 from bfr_dicomweb.media_types import NotAcceptable, Offer, choose
 from bfr_dicomweb.multipart import closing, content_type, new_boundary, part_header
 from bfr_dicomweb.resources import Target, accepted_by, opened, target_of
@@ -235,9 +235,21 @@ async def _document(request: Request, target: Target, one: FoundInstance) -> Res
     if not is_structured_report(header):
         raise NotAcceptable("the instance has neither pixels nor a document to be rendered")
     kind = choose(accepted_by(request), [Offer(HTML), Offer(TEXT)]).media_type
-    text = as_html(header) if kind == HTML else as_text(header)
-    headers = {**HEADERS, "Content-Security-Policy": NO_SCRIPTS}
+    language = _language(request)
+    text = as_html(header, language) if kind == HTML else as_text(header, language)
+    headers = {
+        **HEADERS,
+        "Content-Language": language,
+        "Content-Security-Policy": NO_SCRIPTS,
+        "Vary": "Accept, Accept-Language",
+    }
     return Response(text.encode(), headers=headers, media_type=kind)
+
+
+def _language(request: Request) -> str:
+    """Return the first language of ours that is asked for; Swedish when none is."""
+    asked = request.headers.get("accept-language", "").lower().split(",")
+    return next((one.strip()[:2] for one in asked if one.strip()[:2] in LANGUAGES), LANGUAGES[0])
 
 
 def _document_of(store: Store, stored: StoredInstance, header: Dataset) -> bytes:

@@ -402,6 +402,13 @@ async def test_a_report_comes_as_a_page_or_as_text(gallery: Gallery) -> None:
         if "TextValue" in item:
             assert html.escape(item.TextValue) in page.text
     assert "<script" not in page.text
+    for asked, told in (("", "Födelsedatum"), ("de, en;q=0.5", "Birth date"), ("sv-SE", "Enhet")):
+        headers = {"Accept": "text/html", "Accept-Language": asked}
+        _, _, path = gallery.path("report")
+        answer = await gallery.web.client.get(f"{path}/rendered", headers=headers)
+        assert told in answer.text
+        assert f'<html lang="{answer.headers["content-language"]}">' in answer.text
+        assert "1985-01-01" in answer.text
 
 
 async def test_what_a_report_says_is_never_markup(
