@@ -13,11 +13,11 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["bfr_core", "bfr_dicomweb"]):
-    import bfr_core.settings as settings_module
     from bfr_core.composing import compose
     from bfr_core.errors import ArchiveError
     from bfr_core.header import HeaderLimits, read_header
     from bfr_core.part10 import part10_prefix
+    from bfr_core.settings import Settings
     from bfr_dicomweb.dicom_xml import read_xml
     from bfr_dicomweb.media_types import parse_accept
     from bfr_dicomweb.multipart import PartReader
@@ -53,7 +53,7 @@ def xml(data: bytes) -> None:
 
 def metadata(data: bytes) -> None:
     """Metadata in JSON, made into an object."""
-    body = MetadataBody(settings_module.Settings(), "http://localhost/")
+    body = MetadataBody(Settings(), "http://localhost/")
     body.add_metadata(1, data, "application/dicom+json")
     for _, dataset in body.datasets:
         list(compose(dataset, lambda _: None, lambda *_: iter(()), 8, 1000))

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,6 +19,7 @@ DEFAULT_MS = 100.0
 BITS_OF_QUALITY = 23  # of x264, where 0 is without loss and 51 the worst
 
 
+@cache
 def media_types() -> tuple[str, ...]:
     """Return the forms that this installation can make."""
     # Not imported before it is needed: a server that makes no video has no use for the codecs.

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 from bfr_core import audit, policy
 from bfr_core.access import Access
-from bfr_core.database import Transaction
+from bfr_core.database import ONE_SNAPSHOT, Transaction
 from bfr_core.errors import Conflict
-from bfr_core.sealing import ONE_SNAPSHOT
 
 if TYPE_CHECKING:
     from bfr_core.store import Store

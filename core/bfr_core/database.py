@@ -20,6 +20,9 @@ Row = TypeVar("Row")
 
 POOL_TIMEOUT_S = 30.0
 
+# First in a transaction: all that its statements read is as it was at one moment.
+ONE_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+
 # The application's own role: it may use the tables, never change or own them; the audit trail, in
 # each of its partitions, it may only add to. `bfr_app` is missing where an operator gave one URL
 # for everything.

@@ -18,11 +18,11 @@ import psycopg
 from bfr_core import events, jobs, uploading
 from bfr_core.access import Access
 from bfr_core.connections import Archive
-from bfr_core.database import Transaction
+from bfr_core.database import ONE_SNAPSHOT, Transaction
 from bfr_core.errors import Conflict, Invalid, NotFound
 from bfr_core.instances import UID
 from bfr_core.manifest import Manifest, StoredInstance, write_manifest
-from bfr_core.sealing import ONE_SNAPSHOT, receiving_instances, representative
+from bfr_core.sealing import receiving_instances, representative
 from bfr_core.tombstones import (
     Gone,
     Target,

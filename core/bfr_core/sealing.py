@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from bfr_core import availability, events, jobs, locator, metrics, uploading
-from bfr_core.database import Transaction
+from bfr_core.database import ONE_SNAPSHOT, Transaction
 from bfr_core.instance_rows import read_instance_row
 from bfr_core.manifest import StoredInstance, in_order, write_manifest
 
@@ -34,8 +34,6 @@ class _Series:
     study_instance_uid: str
 
 
-# A series and its rows as they were at one moment: another worker may seal it between the two.
-ONE_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 FIND_SERIES = """
     SELECT series_id, study_id, series.archive_id, revision, state,
         extract(epoch FROM clock_timestamp() - last_received_at)::float8 AS quiet_s,
@@ -66,6 +64,7 @@ async def seal_series(store: "Store", series_id: int) -> float:
     Returns 0 when there is nothing left to do, else the seconds after which to look again.
     """
     async with store.database.transaction() as tx:
+        # Another worker may seal the series between this statement and the next.
         await tx.run(ONE_SNAPSHOT)
         series = await tx.one(_Series, FIND_SERIES, series_id=series_id)
         if series is None or series.state == "sealed":
